@@ -1,0 +1,12 @@
+_base_ = './mask-rcnn_r50_fpn_syncbn-4conv1fc_1x_coco.py'
+model = dict(
+    backbone=dict(
+        type='nl_plugins.WithBlocks',
+        base='ResNet',
+        blocks=[
+            dict(
+                type='nl_plugins.DisentangledNonLocal2d',
+                reduction=4,
+                gate='scalar',
+                before='layer3.-1')
+        ]))

@@ -1,0 +1,166 @@
+r"""The pairwise functions of non-local attention, on plain tensors.
+
+Each function computes, for all queries :math:`i`,
+
+.. math:: y_i = \frac{1}{C(x)} \sum_j f(x_i, x_j)\, g(x_j)
+
+(`Non-local Neural Networks <https://arxiv.org/abs/1711.07971>`_, eq. 1)
+exactly, without ever holding the ``Nq x Nk`` map of weights.
+
+Letters used in this file: ``B`` batch, ``Nq`` query positions, ``Nk`` key
+positions, ``D`` channels of query and key, ``Dv`` channels of the value.
+"""
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def softmax_attention(query: Tensor,
+                      key: Tensor,
+                      value: Tensor,
+                      scale: float,
+                      key_bias: Tensor | None = None) -> Tensor:
+    r"""Attention whose weights are a softmax over the keys.
+
+    .. math:: y_i = \sum_j \mathrm{softmax}_j(s\, q_i^T k_j + c_j)\, v_j
+
+    It is the Gaussian and the embedded Gaussian function (eq. 2 and 3) and
+    the whitened pairwise term of the disentangled block. Memory is linear in
+    the number of positions: it runs in a fused kernel, whose conditions
+    (contiguous, equal head sizes, no mask that needs a gradient) are
+    established here.
+
+    Args:
+        query (Tensor): Shape ``(B, Nq, D)``.
+        key (Tensor): Shape ``(B, Nk, D)``.
+        value (Tensor): Shape ``(B, Nk, Dv)``.
+        scale (float): Factor :math:`s` of the logits, not 0.
+        key_bias (Tensor, optional): Shape ``(B, Nk)``, the term :math:`c_j`
+            of the logits. Defaults to None, which is 0.
+
+    Returns:
+        Tensor: Shape ``(B, Nq, Dv)``.
+
+    Raises:
+        ValueError: If the shapes do not fit.
+    """
+    _check_shapes(query, key, value)
+    if key_bias is not None:
+        if key_bias.shape != key.shape[:2]:
+            raise ValueError('key_bias must have the shape (B, Nk) = '
+                             f'{tuple(key.shape[:2])}, but got '
+                             f'{tuple(key_bias.shape)}')
+        # One more channel carries the bias: as a mask that needs a gradient
+        # it would switch the fused kernel off.
+        query = torch.cat([query, torch.ones_like(query[..., :1])], dim=-1)
+        key = torch.cat([key, (key_bias / scale).unsqueeze(-1)], dim=-1)
+    value_channels = value.shape[-1]
+    # The fused kernels want one size for all three, a multiple of 8 for the
+    # half precision ones. Zeros change neither the logits nor the sum.
+    channels = max(query.shape[-1], value_channels)
+    channels += -channels % 8
+    query, key, value = (
+        F.pad(t, (0, channels - t.shape[-1])).contiguous().unsqueeze(1)
+        for t in (query, key, value))
+    out = F.scaled_dot_product_attention(query, key, value, scale=scale)
+    return out.squeeze(1)[..., :value_channels]
+
+
+def dot_product_attention(query: Tensor, key: Tensor,
+                          value: Tensor) -> Tensor:
+    r"""Attention whose weights are plain dot products.
+
+    .. math:: y_i = \frac{1}{N_k} \sum_j (q_i^T k_j)\, v_j
+
+    (eq. 4, with :math:`C(x) = N_k`). Being linear, it is evaluated in the
+    cheaper order: :math:`q\,(k^T v)`, linear in the number of positions, or
+    :math:`(q\,k^T)\,v` where there are fewer positions than channels.
+
+    Args:
+        query (Tensor): Shape ``(B, Nq, D)``.
+        key (Tensor): Shape ``(B, Nk, D)``.
+        value (Tensor): Shape ``(B, Nk, Dv)``.
+
+    Returns:
+        Tensor: Shape ``(B, Nq, Dv)``.
+
+    Raises:
+        ValueError: If the shapes do not fit.
+    """
+    _check_shapes(query, key, value)
+    queries, channels = query.shape[1:]
+    keys, value_channels = value.shape[1:]
+    # Half of the division on either side of the product: in half precision
+    # the sum overflows without it, and all of it on one side underflows.
+    key, value = key * keys**-0.5, value * keys**-0.5
+    through_channels = channels * value_channels * (queries + keys)
+    through_positions = queries * keys * (channels + value_channels)
+    if through_channels <= through_positions:
+        return query @ (key.transpose(1, 2) @ value)
+    return (query @ key.transpose(1, 2)) @ value
+
+
+def concatenation_attention(query_score: Tensor, key_score: Tensor,
+                            value: Tensor) -> Tensor:
+    r"""Attention of the concatenation function.
+
+    .. math::
+        y_i = \frac{1}{N_k} \sum_j \mathrm{ReLU}(a_i + b_j)\, v_j
+
+    (eq. 5: :math:`w_f^T [\theta_i, \phi_j]` is the sum of a number
+    :math:`a_i` of the query and a number :math:`b_j` of the key). In the
+    order of falling :math:`b_j` the keys that pass the ReLU are a prefix for
+    every query, so two prefix sums, of :math:`v` and of :math:`b\,v`, answer
+    all queries: :math:`O(N \log N + N D_v)`.
+
+    The subgradient at a sum of exactly 0 is 0, as in PyTorch's ReLU. Half
+    precision input is summed in float32.
+
+    Args:
+        query_score (Tensor): :math:`a`, shape ``(B, Nq)``.
+        key_score (Tensor): :math:`b`, shape ``(B, Nk)``.
+        value (Tensor): Shape ``(B, Nk, Dv)``.
+
+    Returns:
+        Tensor: Shape ``(B, Nq, Dv)``, in the type of ``value``.
+
+    Raises:
+        ValueError: If the shapes do not fit.
+    """
+    if (query_score.dim() != 2 or value.dim() != 3
+            or key_score.shape != value.shape[:2]
+            or query_score.shape[0] != value.shape[0]):
+        raise ValueError(
+            'query_score, key_score and value must have the shapes (B, Nq), '
+            f'(B, Nk) and (B, Nk, Dv), but got {tuple(query_score.shape)}, '
+            f'{tuple(key_score.shape)} and {tuple(value.shape)}')
+    out_dtype = value.dtype
+    dtype = torch.promote_types(out_dtype, torch.float32)
+    keys, value_channels = value.shape[1:]
+    query_score = query_score.to(dtype)
+    key_score, order = key_score.to(dtype).sort(dim=1, descending=True)
+    value = value.to(dtype).gather(
+        1, order.unsqueeze(-1).expand(-1, -1, value_channels))
+
+    # -b rises along the keys, so the search counts the keys with -b < a.
+    active = torch.searchsorted(-key_score.detach(), query_score.detach())
+    active = active.unsqueeze(-1).expand(-1, -1, value_channels)
+
+    def prefix_sums(terms: Tensor) -> Tensor:
+        # Row k of the padded sums is the sum of the first k terms.
+        return F.pad(terms.cumsum(dim=1), (0, 0, 1, 0)).gather(1, active)
+
+    out = query_score.unsqueeze(-1) * prefix_sums(value)
+    out = out + prefix_sums(key_score.unsqueeze(-1) * value)
+    return (out / keys).to(out_dtype)
+
+
+def _check_shapes(query: Tensor, key: Tensor, value: Tensor) -> None:
+    if (query.dim() != 3 or key.dim() != 3 or value.dim() != 3
+            or key.shape[:2] != value.shape[:2]
+            or query.shape[0] != key.shape[0]
+            or query.shape[2] != key.shape[2]):
+        raise ValueError(
+            'query, key and value must have the shapes (B, Nq, D), '
+            f'(B, Nk, D) and (B, Nk, Dv), but got {tuple(query.shape)}, '
+            f'{tuple(key.shape)} and {tuple(value.shape)}')

@@ -1,0 +1,273 @@
+"""Insert blocks at named places of any registered module.
+
+A block becomes a child of its target and runs in a forward hook of it, so no
+existing key of the state dict changes. The hooks find the block by its name
+in the module that they are called with: copies of the model (EMA, pickle)
+run their own blocks.
+"""
+import inspect
+import warnings
+from collections.abc import Sequence
+from difflib import get_close_matches
+from functools import partial
+from typing import Any, NamedTuple
+
+from mmcv.cnn.bricks.non_local import _NonLocalNd
+from mmcv.cnn.bricks.plugin import infer_abbr
+from mmengine.registry import MODELS as MMENGINE_MODELS
+from torch import Tensor, nn
+
+from .probing import Call, probe
+from .registry import MODELS
+
+
+@MODELS.register_module()
+def WithBlocks(base: str | type, blocks: Sequence[dict],
+               **kwargs: Any) -> nn.Module:
+    """Build a module and insert blocks into it.
+
+    .. code-block:: python
+
+        backbone=dict(
+            type='nl_plugins.WithBlocks',
+            base='ResNet',
+            blocks=[dict(type='nl_plugins.NonLocal2d', before='layer3.-1')],
+            depth=50, ...)
+
+    Inserted blocks keep their initial weights, whatever ``init_weights`` of
+    the base does to the layers below it, unless the base loads a checkpoint
+    that holds them.
+
+    Args:
+        base (str | type): Type of the module to build, looked up in the
+            current scope: a backbone, neck, head or a whole model.
+        blocks (Sequence[dict]): Configs of the blocks. ``type`` is any
+            registered module or a class; ``after`` or ``before`` names the
+            place: a module path relative to the base, in which integers may
+            be negative, or a list of such paths, each of which gets a block
+            of its own. ``in_channels`` may be left out. Everything else goes
+            to the block.
+        kwargs: Arguments of ``base``.
+
+    Returns:
+        nn.Module: The base itself, with its blocks.
+
+    Raises:
+        ValueError: If a place or a type does not exist, the channels are
+            unknown or do not fit, or the target cannot hold a block (it runs
+            more than once per forward, or passes no tensor on).
+        TypeError: If the base or a block does not know an argument.
+    """
+    module = MMENGINE_MODELS.build(dict(type=base, **kwargs))
+    if isinstance(blocks, dict) or isinstance(blocks, str):
+        raise ValueError(f'blocks must be a list of dicts, but got {blocks}')
+    insertions = [
+        insertion for cfg in blocks for insertion in _parse(module, cfg)
+    ]
+    calls = probe(module, {insertion.target for insertion in insertions}) or {}
+    names = [
+        _insert(module, insertion, calls.get(insertion.target))
+        for insertion in insertions
+    ]
+    if hasattr(module, 'init_weights'):
+        # An attribute of the instance, bound by a partial: unlike a closure
+        # it follows the module into its copies.
+        module.init_weights = partial(_init_weights, module, names)
+    return module
+
+
+class _Insertion(NamedTuple):
+    """A block and the one place it goes to."""
+    block_type: type
+    block_args: dict
+    position: str  # 'before' or 'after'
+    target: str  # full name of the module
+
+
+def _parse(base: nn.Module, cfg: dict) -> list[_Insertion]:
+    args = dict(cfg)
+    block_type = args.pop('type', None)
+    if isinstance(block_type, str):
+        found = MMENGINE_MODELS.get(block_type)
+        if found is None:
+            raise ValueError(
+                f'unknown block type {block_type!r}; nl_plugins has '
+                + ', '.join(f"'nl_plugins.{name}'"
+                            for name in sorted(MODELS.module_dict)
+                            if name != 'WithBlocks'))
+        block_type = found
+    if not isinstance(block_type, type):
+        raise ValueError("a block needs a 'type', the name or class of a "
+                         f'module, but got {block_type!r} in {cfg}')
+    positions = [p for p in ('before', 'after') if p in args]
+    if len(positions) != 1:
+        raise ValueError(f"a block needs one of 'before' and 'after', but "
+                         f'got {positions or "none of them"} in {cfg}')
+    position = positions[0]
+    places = args.pop(position)
+    if isinstance(places, str):
+        places = [places]
+    return [
+        _Insertion(block_type, args, position, _resolve(base, position, place))
+        for place in places
+    ]
+
+
+def _resolve(base: nn.Module, position: str, place: str) -> str:
+    """The full name of the module at a place."""
+    module, names = base, []
+    for part in str(place).split('.'):
+        children = [name for name, _ in module.named_children()]
+        if part.startswith('-') and part[1:].isdigit() and (
+                1 <= int(part[1:]) <= len(children)):
+            part = children[int(part)]
+        if part not in children:
+            where = '.'.join(names) or type(base).__name__
+            close = get_close_matches(part, children, n=1)
+            hint = f'; did you mean {close[0]!r}?' if close else ''
+            raise ValueError(
+                f'unknown place {place!r}: {where!r} has no child {part!r}, '
+                f'it has {", ".join(map(repr, children)) or "none"}{hint}')
+        module = getattr(module, part)
+        names.append(part)
+    # A child of a Sequential would run as one of its layers.
+    while isinstance(module, nn.Sequential) and len(module):
+        children = [name for name, _ in module.named_children()]
+        names.append(children[0 if position == 'before' else -1])
+        module = getattr(module, names[-1])
+    if isinstance(module, (nn.Sequential, nn.ModuleList, nn.ModuleDict)):
+        raise ValueError(
+            f'{position}={place!r}: a {type(module).__name__} does not run '
+            'itself; choose one of its children, '
+            f'{", ".join(name for name, _ in module.named_children())}')
+    return '.'.join(names)
+
+
+def _insert(base: nn.Module, insertion: _Insertion,
+            calls: list[Call] | None) -> str:
+    """Attach one block and return its full name."""
+    block_type, args, position, name = insertion
+    place = f'{position}={name!r}'
+    target = base.get_submodule(name)
+    shape = None
+    if calls is not None:
+        shape = _check_calls(calls, position, place)
+    channels = shape[1] if shape else _static_channels(target, position)
+    ndim = getattr(block_type, 'ndim', None)
+    if shape and ndim and len(shape) != ndim + 2:
+        raise ValueError(
+            f'{block_type.__name__} takes {ndim} dimensions after batch and '
+            f'channels, but the tensor {place} has the shape '
+            f'(B, {", ".join(map(str, shape[1:]))})')
+    if 'in_channels' in inspect.signature(block_type).parameters:
+        if channels is None and 'in_channels' not in args:
+            raise ValueError(f'the channels {place} cannot be inferred: give '
+                             f'in_channels of the {block_type.__name__}')
+        args = dict(in_channels=channels) | args
+        if channels not in (None, args['in_channels']):
+            raise ValueError(
+                f'the tensor {place} has {channels} channels, but in_channels '
+                f'of the {block_type.__name__} is {args["in_channels"]}')
+    try:
+        block = block_type(**args)
+    except (TypeError, ValueError) as error:
+        raise type(error)(
+            f'{block_type.__name__} {place}: {error}') from error
+    parameters = list(target.parameters())
+    if parameters and not any(p.requires_grad for p in parameters):
+        warnings.warn(
+            f'{block_type.__name__} {place} lies in a frozen stage: the base '
+            'freezes the block with it, so it will not be trained',
+            stacklevel=4)
+    child = first = 'non_local_block' if isinstance(
+        block, _NonLocalNd) else infer_abbr(block_type)
+    number = 0
+    while hasattr(target, child):
+        number += 1
+        child = f'{first}_{number}'
+    target.add_module(child, block)
+    if position == 'before':
+        target.register_forward_pre_hook(partial(_run_before, child, name))
+    else:
+        target.register_forward_hook(partial(_run_after, child, name))
+    return f'{name}.{child}'
+
+
+def _check_calls(calls: list[Call], position: str,
+                 place: str) -> tuple[int, ...]:
+    """The shape of the tensor at a place that can hold a block."""
+    if not calls:
+        raise ValueError(f'{place}: this module does not run in the forward '
+                         'of the base, so a block there would not either')
+    if len(calls) > 1:
+        raise ValueError(
+            f'{place}: this module runs {len(calls)} times per forward, and '
+            'a block there would run as often; choose a place that runs once')
+    shape = getattr(calls[0], position)
+    if shape is None or len(shape) < 2:
+        raise ValueError(_no_tensor(place))
+    return shape
+
+
+def _no_tensor(place: str) -> str:
+    verb = 'receives' if place.startswith('before') else 'returns'
+    return (f'{place}: this module {verb} no single tensor of features, so '
+            'there is nothing that a block could work on')
+
+
+def _static_channels(target: nn.Module, position: str) -> int | None:
+    """Channels of a module that was not seen running."""
+    layers = [
+        m for m in target.modules()
+        if hasattr(m, 'in_channels') and hasattr(m, 'out_channels')
+        or hasattr(m, 'num_features')
+    ]
+    if not layers:
+        return None
+    layer = layers[0 if position == 'before' else -1]
+    names = ('num_features',
+             'in_channels' if position == 'before' else 'out_channels')
+    return next(getattr(layer, n) for n in names if hasattr(layer, n))
+
+
+def _run_before(child: str, name: str, module: nn.Module,
+                args: tuple) -> tuple:
+    if not args or not isinstance(args[0], Tensor):
+        raise ValueError(_no_tensor(f'before={name!r}'))
+    return getattr(module, child)(args[0]), *args[1:]
+
+
+def _run_after(child: str, name: str, module: nn.Module, args: tuple,
+               output: Any) -> Tensor:
+    if not isinstance(output, Tensor):
+        raise ValueError(_no_tensor(f'after={name!r}'))
+    return getattr(module, child)(output)
+
+
+def _init_weights(base: nn.Module, names: list[str], *args: Any,
+                  **kwargs: Any) -> None:
+    """``init_weights`` of a base, after which its blocks are new ones."""
+    blocks = [base.get_submodule(name) for name in names]
+    loaded = set()
+
+    def note(block: nn.Module, state_dict: dict, prefix: str,
+             *unused: Any) -> None:
+        if any(key.startswith(prefix) for key in state_dict):
+            loaded.add(block)
+
+    handles = [
+        block._register_load_state_dict_pre_hook(note, with_module=True)
+        for block in blocks
+    ]
+    try:
+        type(base).init_weights(base, *args, **kwargs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    for block in blocks:
+        if block in loaded:
+            continue
+        for method in ('init_weights', 'reset_parameters'):
+            if hasattr(block, method):
+                getattr(block, method)()
+                break
