@@ -10,6 +10,8 @@ exactly, without ever holding the ``Nq x Nk`` map of weights.
 Letters used in this file: ``B`` batch, ``Nq`` query positions, ``Nk`` key
 positions, ``D`` channels of query and key, ``Dv`` channels of the value.
 """
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -74,7 +76,8 @@ def dot_product_attention(query: Tensor, key: Tensor,
 
     (eq. 4, with :math:`C(x) = N_k`). Being linear, it is evaluated in the
     cheaper order: :math:`q\,(k^T v)`, linear in the number of positions, or
-    :math:`(q\,k^T)\,v` where there are fewer positions than channels.
+    :math:`(q\,k^T)\,v` where there are fewer positions than channels. Half
+    precision input is multiplied and summed in float32.
 
     Args:
         query (Tensor): Shape ``(B, Nq, D)``.
@@ -82,7 +85,7 @@ def dot_product_attention(query: Tensor, key: Tensor,
         value (Tensor): Shape ``(B, Nk, Dv)``.
 
     Returns:
-        Tensor: Shape ``(B, Nq, Dv)``.
+        Tensor: Shape ``(B, Nq, Dv)``, in the type of ``value``.
 
     Raises:
         ValueError: If the shapes do not fit.
@@ -90,14 +93,18 @@ def dot_product_attention(query: Tensor, key: Tensor,
     _check_shapes(query, key, value)
     queries, channels = query.shape[1:]
     keys, value_channels = value.shape[1:]
-    # Half of the division on either side of the product: in half precision
-    # the sum overflows without it, and all of it on one side underflows.
-    key, value = key * keys**-0.5, value * keys**-0.5
+    out_dtype = value.dtype
+    dtype = torch.promote_types(out_dtype, torch.float32)
     through_channels = channels * value_channels * (queries + keys)
     through_positions = queries * keys * (channels + value_channels)
-    if through_channels <= through_positions:
-        return query @ (key.transpose(1, 2) @ value)
-    return (query @ key.transpose(1, 2)) @ value
+    with _without_autocast(query):
+        query, key, value = (t.to(dtype) for t in (query, key, value))
+        key = key / keys
+        if through_channels <= through_positions:
+            out = query @ (key.transpose(1, 2) @ value)
+        else:
+            out = (query @ key.transpose(1, 2)) @ value
+    return out.to(out_dtype)
 
 
 def concatenation_attention(query_score: Tensor, key_score: Tensor,
@@ -153,6 +160,13 @@ def concatenation_attention(query_score: Tensor, key_score: Tensor,
     out = query_score.unsqueeze(-1) * prefix_sums(value)
     out = out + prefix_sums(key_score.unsqueeze(-1) * value)
     return (out / keys).to(out_dtype)
+
+
+def _without_autocast(tensor: Tensor) -> AbstractContextManager:
+    """Keep autocast from rounding the operands of a product."""
+    if tensor.device.type == 'meta':  # has no autocast
+        return nullcontext()
+    return torch.autocast(tensor.device.type, enabled=False)
 
 
 def _check_shapes(query: Tensor, key: Tensor, value: Tensor) -> None:

@@ -1,0 +1,221 @@
+"""What a run needs, checked before its expensive part starts.
+
+Each check raises a :class:`RunError` with one message that names what is
+wrong and what to do about it.
+"""
+import os
+import re
+from collections import OrderedDict
+from collections.abc import Iterator
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.runner import Runner, find_latest_checkpoint
+from torch import nn
+
+
+class RunError(Exception):
+    """A run that cannot start, or cannot go on, for a reason to be fixed."""
+
+
+class ConfigNotFoundError(RunError, FileNotFoundError):
+    """There is no such config."""
+
+
+class ToolboxNotInstalledError(RunError, ModuleNotFoundError):
+    """A config needs a toolbox that cannot be imported."""
+
+
+class DatasetNotFoundError(RunError, FileNotFoundError):
+    """A folder or annotation file of a dataset does not exist."""
+
+
+class CheckpointNotFoundError(RunError, FileNotFoundError):
+    """There is no such checkpoint."""
+
+
+class CheckpointMismatchError(RunError, ValueError):
+    """A checkpoint belongs to another model or holds too little."""
+
+
+class OptionError(RunError, ValueError):
+    """An option does not go with the config or the machine."""
+
+
+# Data ---------------------------------------------------------------------
+
+
+def check_datasets(cfg: Config, *splits: str) -> None:
+    """Check that the data of some splits is there.
+
+    Args:
+        cfg (Config): Config of a run.
+        *splits (str): ``'train'``, ``'val'`` or ``'test'``; those that the
+            config leaves out are skipped.
+
+    Raises:
+        DatasetNotFoundError: A folder or annotation file is missing.
+    """
+    missing = {}
+    for split in splits:
+        key = f'{split}_dataloader'
+        if cfg.get(key) is not None:
+            missing.update(_missing_data(cfg[key], key))
+        key = f'{split}_evaluator'
+        if cfg.get(key) is not None:
+            missing.update(_missing_annotations(cfg[key], key))
+    if missing:
+        found = '\n'.join(f'  {key} = {path}' for key, path in missing.items())
+        raise DatasetNotFoundError(
+            f'the data of this config is not there:\n{found}\n'
+            'Put it there, or say where it is: --cfg-options '
+            f'{next(iter(missing))}=PATH')
+
+
+def _missing_data(node: object, key: str) -> Iterator[tuple[str, str]]:
+    """Keys and paths that do not exist, below a dataloader or dataset.
+
+    Wrappers hold what they wrap as ``dataset`` or ``datasets``.
+    """
+    if isinstance(node, (list, tuple)):
+        for index, item in enumerate(node):
+            yield from _missing_data(item, f'{key}.{index}')
+    elif isinstance(node, dict):
+        inner = [name for name in ('dataset', 'datasets') if name in node]
+        for name in inner:
+            yield from _missing_data(node[name], f'{key}.{name}')
+        if not inner and _is_local(node):
+            yield from _missing_files(node, key)
+
+
+def _missing_files(dataset: dict, key: str) -> Iterator[tuple[str, str]]:
+    """Keys and paths of one dataset that do not exist."""
+    root = dataset.get('data_root') or ''
+    if not _exists(root):
+        yield f'{key}.data_root', root
+        return
+    paths = {f'{key}.ann_file': dataset.get('ann_file')}
+    prefix = dataset.get('data_prefix')
+    if isinstance(prefix, dict):
+        paths |= {f'{key}.data_prefix.{k}': v for k, v in prefix.items()}
+    else:
+        paths[f'{key}.data_prefix'] = prefix
+    for name, path in paths.items():
+        if path and isinstance(path, str):
+            path = os.path.join(root, path)
+            if not _exists(path):
+                yield name, path
+
+
+def _missing_annotations(node: object, key: str) -> Iterator[tuple[str, str]]:
+    """Keys and annotation files of metrics that do not exist."""
+    if isinstance(node, (list, tuple)):
+        for index, item in enumerate(node):
+            yield from _missing_annotations(item, f'{key}.{index}')
+    elif isinstance(node, dict) and _is_local(node):
+        path = node.get('ann_file')
+        if path and isinstance(path, str) and not _exists(path):
+            yield f'{key}.ann_file', path
+
+
+def _is_local(node: dict) -> bool:
+    """Whether a dataset or metric reads from the file system."""
+    backend = node.get('backend_args') or {}
+    return backend.get('backend', 'local') == 'local'
+
+
+def _exists(path: str) -> bool:
+    """Whether a path exists, or cannot be checked as it is a URL or ''."""
+    return not path or '://' in path or os.path.exists(path)
+
+
+# Checkpoints --------------------------------------------------------------
+
+
+class CheckpointFitHook(Hook):
+    """Refuses a checkpoint that belongs to another model.
+
+    mmengine loads what fits, logs the rest as a warning and goes on, so a
+    test would report the result of parameters that were never loaded.
+    Parts that the model does not have at all (the ``ema_`` copies of old
+    checkpoints, an auxiliary head) remain mmengine's warning.
+    """
+    # After hooks that change the checkpoint, such as EMAHook.
+    priority = 'LOWEST'
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        model = runner.model
+        while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+            model = model.module
+        problems = _differences(model, checkpoint)
+        if problems:
+            found = '\n'.join(f'  {problem}' for problem in problems)
+            name = runner._load_from or find_latest_checkpoint(runner.work_dir)
+            raise CheckpointMismatchError(
+                f'{name} does not fit the model of {runner.cfg.filename}:\n'
+                f'{found}')
+        if runner._resume:
+            absent = [
+                key for key in ('meta', 'message_hub', 'optimizer')
+                if key not in checkpoint
+            ]
+            if absent:
+                raise CheckpointMismatchError(
+                    f'cannot resume: the checkpoint has no '
+                    f'{", ".join(absent)}, it holds weights only. To start '
+                    'from its weights, use --cfg-options load_from=PATH '
+                    'instead of --resume')
+
+
+def _differences(model: nn.Module, checkpoint: dict) -> list[str]:
+    """How a checkpoint differs from a model, abbreviated; empty if it fits.
+
+    Loads the parameters as a side effect, so that modules that convert old
+    checkpoints do so.
+    """
+    loaded = checkpoint.get('state_dict', checkpoint)
+    state = OrderedDict(
+        (re.sub(r'^module\.', '', key), v) for key, v in loaded.items())
+    state._metadata = getattr(loaded, '_metadata', OrderedDict())
+    try:
+        missing, unexpected = model.load_state_dict(state, strict=False)
+        mismatched = []
+    except RuntimeError as error:
+        # Its first line names the class, each other one a parameter.
+        mismatched = [line.strip() for line in str(error).splitlines()[1:]]
+        own = model.state_dict()
+        missing = [key for key in own if key not in state]
+        unexpected = [key for key in state if key not in own]
+    parts = {name for name, _ in model.named_children()}
+    missing = [key for key in missing if 'num_batches_tracked' not in key]
+    unexpected = [key for key in unexpected if key.split('.')[0] in parts]
+    return [
+        f'{len(keys)} {what}: ' + ', '.join(keys[:3]) +
+        (', ...' if len(keys) > 3 else '')
+        for what, keys in (('parameters of the model missing in it', missing),
+                           ('parameters unknown to the model', unexpected),
+                           ('parameters of another shape', mismatched))
+        if keys
+    ]
+
+
+def check_checkpoint(checkpoint: str) -> None:
+    """Check that a checkpoint exists, unless it is a URL or model name."""
+    if '://' not in checkpoint and not os.path.isfile(checkpoint):
+        raise CheckpointNotFoundError(
+            f"there is no checkpoint '{checkpoint}'")
+
+
+def check_latest_checkpoint(work_dir: str) -> None:
+    """Check that the latest checkpoint of a folder, if any, still exists."""
+    latest = find_latest_checkpoint(work_dir)
+    if latest is not None and not os.path.isfile(latest):
+        others = sorted(map(str, Path(work_dir).glob('*.pth')))
+        raise CheckpointNotFoundError(
+            f"{work_dir}/last_checkpoint names '{latest}', which does not "
+            'exist. Name the checkpoint: --resume PATH, out of: '
+            f'{", ".join(others) or "none"}')
+
+

@@ -1,0 +1,140 @@
+"""The blocks against mmseg's, and against the formula where mmseg is wrong."""
+import pytest
+import torch
+from mmcv import cnn
+from mmseg.models.decode_heads.dnl_head import \
+    DisentangledNonLocal2d as MMSegDisentangledNonLocal2d
+from reference import (LargestTensor, assert_same_results, in_float64,
+                       output_and_gradients, randomize)
+
+import nl_plugins
+from nl_plugins import DisentangledNonLocal2d
+from nl_plugins.blocks.non_local import MODES
+
+SHAPES = {1: (2, 12, 21), 2: (2, 12, 7, 6), 3: (2, 12, 3, 4, 5)}
+
+
+@pytest.mark.parametrize('kwargs', [
+    dict(temperature=.05),
+    dict(temperature=1., use_scale=False),
+    dict(temperature=.05, mode='dot_product'),
+])
+def test_same_results_as_mmseg(kwargs):
+    upstream = randomize(MMSegDisentangledNonLocal2d(12, **kwargs), std=.2)
+    block = DisentangledNonLocal2d(12, **kwargs)
+    assert isinstance(block, cnn.NonLocal2d)
+    block.load_state_dict(upstream.state_dict(), strict=True)
+    upstream.load_state_dict(block.state_dict(), strict=True)
+    x = torch.randn(SHAPES[2])
+    assert_same_results(
+        output_and_gradients(block, x), output_and_gradients(upstream, x))
+
+
+@pytest.mark.parametrize('kwargs', [
+    *(dict(mode=mode, temperature=.5) for mode in MODES),
+    dict(temperature=.05),
+    dict(sub_sample=True),
+    dict(terms=('pairwise', )),
+    dict(terms=('unary', )),
+    dict(terms=('unary', ), mode='gaussian', sub_sample=True),
+    dict(whiten=None, temperature=1.),
+    dict(reduction=4, gate='scalar'),
+])
+@pytest.mark.parametrize('ndim', [1, 2, 3])
+def test_same_results_as_the_formula(ndim, kwargs):
+    block = getattr(nl_plugins, f'DisentangledNonLocal{ndim}d')(12, **kwargs)
+    randomize(block, std=.2)
+    x = torch.randn(SHAPES[ndim])
+    assert_same_results(
+        output_and_gradients(block, x),
+        output_and_gradients(in_float64(block), x.double()))
+
+
+@pytest.mark.parametrize('mode', MODES)
+def test_the_input_is_left_alone(mode):
+    block = randomize(DisentangledNonLocal2d(12, mode=mode))
+    x = torch.randn(SHAPES[2])
+    before = x.clone()
+    block(x)
+    assert torch.equal(x, before)
+
+
+def test_the_split_of_the_softmax():
+    """softmax(q.k) is softmax(whitened pairwise + mean query . k)."""
+    query, key = torch.randn(2, 3, 10, 4, dtype=torch.float64)
+    query = query + 1
+    mean = query.mean(1, keepdim=True)
+    whitened = (query - mean) @ (key - key.mean(1, keepdim=True)).mT
+    torch.testing.assert_close((whitened + mean @ key.mT).softmax(2),
+                               (query @ key.mT).softmax(2))
+
+
+@pytest.mark.parametrize('kwargs', [
+    dict(),
+    dict(gate='scalar'),
+    dict(terms=('unary', )),
+    dict(terms=('pairwise', ), gate='scalar'),
+    dict(norm_cfg=dict(type='BN')),
+])
+def test_a_new_block_is_an_identity_and_learns(kwargs):
+    block = DisentangledNonLocal2d(12, **kwargs)
+    x = torch.randn(SHAPES[2])
+    assert torch.equal(block(x), x)
+    optimizer = torch.optim.SGD(block.parameters(), lr=.1)
+    target = torch.randn(SHAPES[2])
+    for _ in range(3):
+        optimizer.zero_grad()
+        (block(x) - target).square().mean().backward()
+        optimizer.step()
+    # Nothing is stuck at zero.
+    for name, parameter in block.named_parameters():
+        assert parameter.grad.any(), name
+
+
+@pytest.mark.parametrize('kwargs', [
+    dict(), dict(gate='scalar'), dict(mode='gaussian'),
+    dict(terms=('unary', ))
+])
+def test_no_map_of_all_pairs_is_built(kwargs):
+    x = torch.randn(1, 12, 32, 32, requires_grad=True)
+    with LargestTensor() as largest:
+        DisentangledNonLocal2d(12, **kwargs)(x).sum().backward()
+    assert largest.numel < 1024**2 / 2
+
+
+@pytest.mark.parametrize('sub_sample', [False, True])
+def test_attention_weights(sub_sample):
+    block = randomize(DisentangledNonLocal2d(12, sub_sample=sub_sample), .2)
+    x = torch.randn(SHAPES[2])
+    pairwise, unary = block.attention_weights(x, torch.tensor([[1, 2]]))
+    size = (3, 3) if sub_sample else (7, 6)
+    assert pairwise.shape == (2, 1, *size) and unary.shape == (2, *size)
+    # Both weights applied to the value give the output at that position.
+    value = block.g(x)
+    y = torch.einsum('bhw,bchw->bc', pairwise[:, 0] + unary, value)
+    expected = x + block.conv_out(y[..., None, None].expand(-1, -1, 7, 6))
+    torch.testing.assert_close(
+        block(x)[..., 1, 2], expected[..., 1, 2], rtol=1e-4, atol=1e-5)
+
+
+def test_attention_weights_name_the_missing_term():
+    x = torch.randn(SHAPES[2])
+    position = torch.tensor([[1, 2]])
+    for term in ('pairwise', 'unary'):
+        block = DisentangledNonLocal2d(12, terms=(term, ))
+        weights = block.attention_weights(x, position)
+        for name, weight in weights._asdict().items():
+            assert (weight is None) == (name != term)
+
+
+@pytest.mark.parametrize('kwargs, message', [
+    (dict(temperature=0), 'temperature must be greater than 0, but got 0'),
+    (dict(terms=('binary', )), 'binary'),
+    (dict(terms=()), r'but got \(\)'),
+    (dict(terms='unary'), "but got 'unary'"),
+    (dict(whiten='batch'), "'batch'"),
+    (dict(terms=('unary', ), gate='scalar'), "got 'scalar'"),
+])
+def test_wrong_arguments_are_named(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        DisentangledNonLocal2d(12, **kwargs)

@@ -1,0 +1,130 @@
+"""The functional forms against the formulas in float64."""
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from reference import LargestTensor, pairwise_weights, relative_error
+
+from nl_plugins.functional import (concatenation_attention,
+                                   dot_product_attention, softmax_attention)
+
+sizes = st.integers(1, 40)
+
+
+def results(function, inputs, dtype):
+    """Output and gradients in one type, from the same numbers."""
+    inputs = [t.to(dtype).requires_grad_() for t in inputs]
+    out = function(*inputs)
+    generator = torch.Generator().manual_seed(1)
+    cotangent = torch.randn(
+        out.shape, generator=generator, dtype=torch.float64)
+    return [out, *torch.autograd.grad(out, inputs, cotangent.to(dtype))]
+
+
+def check(function, reference, *shapes, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    inputs = [
+        torch.randn(s, generator=generator, dtype=torch.float64).float()
+        for s in shapes
+    ]
+    expected = results(reference, inputs, torch.float64)
+    for actual, value in zip(
+            results(function, inputs, torch.float32), expected):
+        assert actual.shape == value.shape
+        # Gradients that cancel to 0 (one key: a constant softmax) are
+        # measured against the size of the inputs.
+        scale = max(float(value.detach().abs().max()), 1.)
+        error = float((actual.double() - value).detach().abs().max()) / scale
+        assert error < 1e-5
+
+
+@settings(max_examples=30, deadline=None)
+@given(sizes, sizes, sizes, sizes, st.integers(1, 3))
+def test_softmax_attention(nq, nk, d, dv, batch):
+    def reference(query, key, value):
+        return pairwise_weights('gaussian', query, key, .5) @ value
+
+    check(lambda q, k, v: softmax_attention(q, k, v, .5), reference,
+          (batch, nq, d), (batch, nk, d), (batch, nk, dv))
+
+
+@settings(max_examples=20, deadline=None)
+@given(sizes, sizes, sizes, sizes)
+def test_softmax_attention_with_a_key_bias(nq, nk, d, dv):
+    def reference(query, key, value, bias):
+        logits = .5 * query @ key.transpose(1, 2) + bias.unsqueeze(1)
+        return logits.softmax(2) @ value
+
+    check(lambda q, k, v, b: softmax_attention(q, k, v, .5, key_bias=b),
+          reference, (2, nq, d), (2, nk, d), (2, nk, dv), (2, nk))
+
+
+@settings(max_examples=30, deadline=None)
+@given(sizes, sizes, sizes, sizes, st.integers(1, 3))
+def test_dot_product_attention(nq, nk, d, dv, batch):
+    def reference(query, key, value):
+        return pairwise_weights('dot_product', query, key) @ value
+
+    check(dot_product_attention, reference, (batch, nq, d), (batch, nk, d),
+          (batch, nk, dv))
+
+
+@settings(max_examples=30, deadline=None)
+@given(sizes, sizes, sizes, st.integers(1, 3))
+def test_concatenation_attention(nq, nk, dv, batch):
+    def reference(query_score, key_score, value):
+        pairs = query_score.unsqueeze(2) + key_score.unsqueeze(1)
+        return torch.relu(pairs) @ value / value.shape[1]
+
+    check(concatenation_attention, reference, (batch, nq), (batch, nk),
+          (batch, nk, dv))
+
+
+def test_concatenation_at_exactly_zero_has_the_gradient_of_relu():
+    # Every second pair sums to exactly 0, where ReLU's gradient is 0.
+    a = torch.tensor([[1., 2., -1.]], dtype=torch.float64, requires_grad=True)
+    b = torch.tensor([[-1., -1., 2., 1.]],
+                     dtype=torch.float64,
+                     requires_grad=True)
+    value = torch.arange(8., dtype=torch.float64).reshape(1, 4, 2)
+    naive = torch.relu(a.unsqueeze(2) + b.unsqueeze(1)) @ value / 4
+    expected = torch.autograd.grad(naive.sum(), (a, b))
+    out = concatenation_attention(a, b, value)
+    assert torch.equal(out, naive)
+    for actual, grad in zip(torch.autograd.grad(out.sum(), (a, b)), expected):
+        torch.testing.assert_close(actual, grad)
+
+
+def test_dot_product_does_not_overflow_in_half_precision():
+    keys = torch.full((1, 65536, 8), 4.).half()
+    out = dot_product_attention(keys[:, :4], keys, keys)
+    # 8 channels of 4 * 4, times the value 4.
+    assert relative_error(out, torch.full((1, 4, 8), 512.)) < 2e-3
+
+
+@pytest.mark.parametrize('channels', [(16, 16), (12, 5), (5, 12)])
+def test_softmax_attention_holds_no_map(channels):
+    n, (d, dv) = 1024, channels
+    inputs = [
+        torch.randn(1, n, c, requires_grad=True) for c in (d, d, dv)
+    ]
+    with LargestTensor() as largest:
+        softmax_attention(*inputs, scale=1.).sum().backward()
+    assert largest.numel < n * n / 4
+    with LargestTensor() as largest:  # the measure does see a map
+        query, key, value = inputs
+        ((query @ key.transpose(1, 2)).softmax(2) @ value).sum().backward()
+    assert largest.numel >= n * n
+
+
+@pytest.mark.parametrize('function, message', [
+    (lambda q, k, v: softmax_attention(q[0], k, v, 1.), r'\(B, Nq, D\)'),
+    (lambda q, k, v: softmax_attention(q, k[..., :2], v, 1.), r'\(2, 5, 2\)'),
+    (lambda q, k, v: softmax_attention(q, k, v, 1., q[..., 0]), 'key_bias'),
+    (lambda q, k, v: dot_product_attention(q, k, v[:, 1:]), r'\(2, 4, 3\)'),
+    (lambda q, k, v: concatenation_attention(q, k[..., 0], v), 'query_score'),
+])
+def test_wrong_shapes_are_named(function, message):
+    query, key, value = (torch.randn(2, n, 3) for n in (4, 5, 5))
+    with pytest.raises(ValueError, match=message):
+        function(query, key, value)
