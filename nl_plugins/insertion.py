@@ -58,16 +58,22 @@ def WithBlocks(base: str | type, blocks: Sequence[dict],
             more than once per forward, or passes no tensor on).
         TypeError: If the base or a block does not know an argument.
     """
+    if not isinstance(blocks, (list, tuple)):
+        raise ValueError(f'blocks must be a list of dicts, but got {blocks!r}')
     module = MMENGINE_MODELS.build(dict(type=base, **kwargs))
-    if isinstance(blocks, dict) or isinstance(blocks, str):
-        raise ValueError(f'blocks must be a list of dicts, but got {blocks}')
     insertions = [
         insertion for cfg in blocks for insertion in _parse(module, cfg)
     ]
     calls = probe(module, {insertion.target for insertion in insertions}) or {}
-    names = [
-        _insert(module, insertion, calls.get(insertion.target))
+    # All are built before the first is attached: a target looks the same to
+    # every block that goes to it.
+    built = [
+        _build(module, insertion, calls.get(insertion.target))
         for insertion in insertions
+    ]
+    names = [
+        _attach(module, insertion, block)
+        for insertion, block in zip(insertions, built)
     ]
     if hasattr(module, 'init_weights'):
         # An attribute of the instance, bound by a partial: unlike a closure
@@ -107,6 +113,8 @@ def _parse(base: nn.Module, cfg: dict) -> list[_Insertion]:
     places = args.pop(position)
     if isinstance(places, str):
         places = [places]
+    if not places:
+        raise ValueError(f'{position} names no place in {cfg}')
     return [
         _Insertion(block_type, args, position, _resolve(base, position, place))
         for place in places
@@ -143,9 +151,9 @@ def _resolve(base: nn.Module, position: str, place: str) -> str:
     return '.'.join(names)
 
 
-def _insert(base: nn.Module, insertion: _Insertion,
-            calls: list[Call] | None) -> str:
-    """Attach one block and return its full name."""
+def _build(base: nn.Module, insertion: _Insertion,
+           calls: list[Call] | None) -> nn.Module:
+    """Build a block that fits its place."""
     block_type, args, position, name = insertion
     place = f'{position}={name!r}'
     target = base.get_submodule(name)
@@ -168,25 +176,32 @@ def _insert(base: nn.Module, insertion: _Insertion,
             raise ValueError(
                 f'the tensor {place} has {channels} channels, but in_channels '
                 f'of the {block_type.__name__} is {args["in_channels"]}')
-    try:
-        block = block_type(**args)
-    except (TypeError, ValueError) as error:
-        raise type(error)(
-            f'{block_type.__name__} {place}: {error}') from error
     parameters = list(target.parameters())
     if parameters and not any(p.requires_grad for p in parameters):
         warnings.warn(
             f'{block_type.__name__} {place} lies in a frozen stage: the base '
             'freezes the block with it, so it will not be trained',
             stacklevel=4)
+    try:
+        return block_type(**args)
+    except (TypeError, ValueError) as error:
+        error_type = TypeError if isinstance(error, TypeError) else ValueError
+        raise error_type(
+            f'{block_type.__name__} {place}: {error}') from error
+
+
+def _attach(base: nn.Module, insertion: _Insertion, block: nn.Module) -> str:
+    """Make a block run at its place and return its full name."""
+    name = insertion.target
+    target = base.get_submodule(name)
     child = first = 'non_local_block' if isinstance(
-        block, _NonLocalNd) else infer_abbr(block_type)
+        block, _NonLocalNd) else infer_abbr(type(block))
     number = 0
     while hasattr(target, child):
         number += 1
         child = f'{first}_{number}'
     target.add_module(child, block)
-    if position == 'before':
+    if insertion.position == 'before':
         target.register_forward_pre_hook(partial(_run_before, child, name))
     else:
         target.register_forward_hook(partial(_run_after, child, name))

@@ -5,8 +5,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import LargestTensor, pairwise_weights, relative_error
 
-from nl_plugins.functional import (concatenation_attention,
-                                   dot_product_attention, softmax_attention)
+from nl_plugins.functional import (
+    concatenation_attention,
+    dot_product_attention,
+    softmax_attention,
+)
 
 sizes = st.integers(1, 40)
 

@@ -397,6 +397,7 @@ def test_activation_checkpointing_gives_the_same_gradients():
     (dict(type='nl_plugins.NonLocal4d', after='layer2'),
      "unknown block type 'nl_plugins.NonLocal4d'.*'nl_plugins.NonLocal2d'"),
     (dict(after='layer2'), "a block needs a 'type'"),
+    (dict(type=NL, after=[]), 'after names no place'),
     (dict(type=NL), "one of 'before' and 'after', but got none"),
     (dict(type=NL, after='layer2', before='layer3'), 'one of'),
     (dict(type=NL, after='layer2', in_channels=99),
@@ -469,6 +470,10 @@ def test_channels_that_cannot_be_inferred_are_asked_for():
         build([dict(type=NL, after='pair')], base='nl_plugins.Opaque')
     model = build([dict(type=NL, before='conv')], base='nl_plugins.Opaque')
     assert model.conv.non_local_block.in_channels == 3
+    # A second block is not taken for a layer of the target.
+    model = build([dict(type=NL, after=['conv', 'conv'])],
+                  base='nl_plugins.Opaque')
+    assert model.conv.non_local_block_1.in_channels == 4
 
 
 def test_a_target_seen_to_fail_only_when_it_runs_is_named():
@@ -478,9 +483,10 @@ def test_a_target_seen_to_fail_only_when_it_runs_is_named():
         model(image())
 
 
-def test_a_block_in_a_frozen_stage_warns():
-    with pytest.warns(UserWarning, match='layer1.1.*frozen stage'):
-        build([dict(type=NL, after='layer1')], frozen_stages=1)
+def test_blocks_in_a_frozen_stage_warn_each():
+    with pytest.warns(UserWarning, match='layer1.1.*frozen stage') as record:
+        build([dict(type=NL, after=['layer1', 'layer1.-1'])], frozen_stages=1)
+    assert len([r for r in record if 'frozen' in str(r.message)]) == 2
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         build([dict(type=NL, after='layer2')], frozen_stages=1)

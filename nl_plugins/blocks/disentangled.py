@@ -9,8 +9,13 @@ from mmengine.model import constant_init, normal_init
 from torch import Tensor, nn
 
 from ..registry import MODELS
-from .non_local import (AttentionWeights, NonLocal1d, NonLocal2d, NonLocal3d,
-                        NonLocalBlock)
+from .non_local import (
+    AttentionWeights,
+    NonLocal1d,
+    NonLocal2d,
+    NonLocal3d,
+    NonLocalBlock,
+)
 
 TERMS = ('pairwise', 'unary')
 

@@ -14,8 +14,11 @@ from mmcv.cnn.bricks.non_local import _NonLocalNd
 from mmengine.model import constant_init, normal_init
 from torch import Tensor, nn
 
-from ..functional import (concatenation_attention, dot_product_attention,
-                          softmax_attention)
+from ..functional import (
+    concatenation_attention,
+    dot_product_attention,
+    softmax_attention,
+)
 from ..registry import MODELS
 
 MODES = ('gaussian', 'embedded_gaussian', 'dot_product', 'concatenation')

@@ -2,10 +2,16 @@
 import pytest
 import torch
 from mmcv import cnn
-from mmseg.models.decode_heads.dnl_head import \
-    DisentangledNonLocal2d as MMSegDisentangledNonLocal2d
-from reference import (LargestTensor, assert_same_results, in_float64,
-                       output_and_gradients, randomize)
+from mmseg.models.decode_heads.dnl_head import (
+    DisentangledNonLocal2d as MMSegDisentangledNonLocal2d,
+)
+from reference import (
+    LargestTensor,
+    assert_same_results,
+    in_float64,
+    output_and_gradients,
+    randomize,
+)
 
 import nl_plugins
 from nl_plugins import DisentangledNonLocal2d

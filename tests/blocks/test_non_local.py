@@ -2,8 +2,14 @@
 import pytest
 import torch
 from mmcv import cnn
-from reference import (LargestTensor, assert_same_results, in_float64,
-                       output_and_gradients, pairwise_weights, randomize)
+from reference import (
+    LargestTensor,
+    assert_same_results,
+    in_float64,
+    output_and_gradients,
+    pairwise_weights,
+    randomize,
+)
 
 import nl_plugins
 from nl_plugins.blocks.non_local import MODES
