@@ -1,0 +1,35 @@
+# Shared by the shell scripts of this folder. To be sourced, not run.
+# shellcheck shell=bash
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+
+# A script that was started without stdin must not hand on a closed one.
+{ true <&0; } 2>/dev/null || exec </dev/null
+
+# fail MESSAGE: print one line that says what to do, and stop.
+fail() {
+    printf 'error: %s\n' "$*" >&2
+    exit 1
+}
+
+# step WHAT COMMAND...: say what is done, do it, say how long it took.
+step() {
+    local what=$1 start=$SECONDS
+    shift
+    printf '== %s\n' "$what"
+    "$@"
+    printf '   took %d s\n' "$((SECONDS - start))"
+}
+
+# Print the environment's folder: the active one, or .venv in the repository.
+# conda's base is not for projects.
+environment() {
+    if [ -n "${VIRTUAL_ENV:-}" ]; then
+        printf '%s\n' "$VIRTUAL_ENV"
+    elif [ -n "${CONDA_PREFIX:-}" ] &&
+        [ "${CONDA_DEFAULT_ENV:-base}" != base ]; then
+        printf '%s\n' "$CONDA_PREFIX"
+    else
+        printf '%s\n' "$ROOT/.venv"
+    fi
+}
