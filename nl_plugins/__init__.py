@@ -5,9 +5,14 @@ Importing the package registers everything in it, so a config needs only::
     custom_imports = dict(imports=['nl_plugins'], allow_failed_imports=False)
 """
 from . import compat, functional
-from .blocks import (DisentangledNonLocal1d, DisentangledNonLocal2d,
-                     DisentangledNonLocal3d, NonLocal1d, NonLocal2d,
-                     NonLocal3d)
+from .blocks import (
+                     DisentangledNonLocal1d,
+                     DisentangledNonLocal2d,
+                     DisentangledNonLocal3d,
+                     NonLocal1d,
+                     NonLocal2d,
+                     NonLocal3d,
+)
 from .insertion import WithBlocks
 from .registry import MODELS
 

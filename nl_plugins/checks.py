@@ -146,27 +146,30 @@ class CheckpointFitHook(Hook):
     priority = 'LOWEST'
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        name = runner._load_from or find_latest_checkpoint(runner.work_dir)
+        if not isinstance(checkpoint, dict):
+            raise CheckpointMismatchError(
+                f'{name} holds no parameters, but a '
+                f'{type(checkpoint).__name__}')
+        if runner._resume:
+            needed = ['meta', 'message_hub', 'optimizer']
+            if runner.param_schedulers is not None:
+                needed.append('param_schedulers')
+            absent = [key for key in needed if key not in checkpoint]
+            if absent:
+                raise CheckpointMismatchError(
+                    f'{name} cannot be resumed: it has no '
+                    f'{", ".join(absent)}. To start from its weights instead: '
+                    f'--cfg-options load_from={name}')
         model = runner.model
         while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
             model = model.module
         problems = _differences(model, checkpoint)
         if problems:
             found = '\n'.join(f'  {problem}' for problem in problems)
-            name = runner._load_from or find_latest_checkpoint(runner.work_dir)
             raise CheckpointMismatchError(
                 f'{name} does not fit the model of {runner.cfg.filename}:\n'
                 f'{found}')
-        if runner._resume:
-            absent = [
-                key for key in ('meta', 'message_hub', 'optimizer')
-                if key not in checkpoint
-            ]
-            if absent:
-                raise CheckpointMismatchError(
-                    f'cannot resume: the checkpoint has no '
-                    f'{", ".join(absent)}, it holds weights only. To start '
-                    'from its weights, use --cfg-options load_from=PATH '
-                    'instead of --resume')
 
 
 def _differences(model: nn.Module, checkpoint: dict) -> list[str]:
@@ -179,15 +182,20 @@ def _differences(model: nn.Module, checkpoint: dict) -> list[str]:
     state = OrderedDict(
         (re.sub(r'^module\.', '', key), v) for key, v in loaded.items())
     state._metadata = getattr(loaded, '_metadata', OrderedDict())
+    mismatched = []
     try:
         missing, unexpected = model.load_state_dict(state, strict=False)
-        mismatched = []
-    except RuntimeError as error:
-        # Its first line names the class, each other one a parameter.
-        mismatched = [line.strip() for line in str(error).splitlines()[1:]]
+    except RuntimeError:
         own = model.state_dict()
         missing = [key for key in own if key not in state]
         unexpected = [key for key in state if key not in own]
+        mismatched = [
+            f'{key} {list(state[key].shape)} instead of {list(own[key].shape)}'
+            for key in own
+            if key in state and state[key].shape != own[key].shape
+        ]
+        if not mismatched:
+            raise
     parts = {name for name, _ in model.named_children()}
     missing = [key for key in missing if 'num_batches_tracked' not in key]
     unexpected = [key for key in unexpected if key.split('.')[0] in parts]

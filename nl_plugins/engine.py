@@ -26,10 +26,17 @@ from mmengine.runner import Runner
 from mmengine.utils import mkdir_or_exist
 from torch import nn
 
-from .checks import (CheckpointFitHook, ConfigNotFoundError, OptionError,
-                     RunError, ToolboxNotInstalledError, check_checkpoint,
-                     check_datasets, check_latest_checkpoint)
-from .compat import UnsafeCheckpointError
+from .checks import (
+    CheckpointFitHook,
+    ConfigNotFoundError,
+    OptionError,
+    RunError,
+    ToolboxNotInstalledError,
+    check_checkpoint,
+    check_datasets,
+    check_latest_checkpoint,
+)
+from .compat import CheckpointReadError, replace_mmsyncbn
 
 # The toolboxes that this project is for, with the extra that brings them.
 _EXTRAS = dict(mmdet='det', mmseg='seg', mmaction='video')
@@ -78,7 +85,7 @@ def clear_errors() -> Iterator[None]:
     """
     try:
         yield
-    except (RunError, UnsafeCheckpointError) as error:
+    except (RunError, CheckpointReadError) as error:
         ranks = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
         rank = next((os.environ[k] for k in ranks if k in os.environ), '0')
         sys.exit(f'error: {error}' if rank == '0' else 1)
@@ -208,6 +215,18 @@ def _import_toolbox(scope: str | None) -> None:
         utils.setup_cache_size_limit_of_dynamo()
 
 
+def _toolbox(cfg: Config) -> str | None:
+    """The toolbox of a config.
+
+    Configs in pure Python have no default scope, but classes for types.
+    """
+    scope = cfg.get('default_scope')
+    if scope is None:
+        dataset = (cfg.get('test_dataloader') or {}).get('dataset', {})
+        scope = getattr(dataset.get('type'), '__module__', '').split('.')[0]
+    return scope
+
+
 def _how_to_install(missing: object) -> str:
     """What to do about a toolbox that is missing."""
     extra = next((extra for name, extra in _EXTRAS.items()
@@ -311,12 +330,14 @@ def test(cfg: Config,
     runner = _build_runner(cfg)
     runner.register_hook(CheckpointFitHook())
     if out is not None:
-        _keep_predictions(runner, out)
+        _keep_predictions(runner, _toolbox(cfg), out)
     return runner.test()
 
 
 def _build_runner(cfg: Config) -> Runner:
     """Build the runner of a config."""
+    if cfg.launcher == 'none' or get_device() == 'cpu':
+        replace_mmsyncbn(cfg.model)
     if 'runner_type' in cfg:
         return RUNNERS.build(cfg)
     return Runner.from_cfg(cfg)
@@ -354,28 +375,29 @@ def _use_auto_scale_lr(cfg: Config) -> None:
 def _use_visualization(cfg: Config, show: bool, show_dir: str | None,
                        wait_time: float) -> None:
     """Let the toolbox's own hook draw the prediction of every sample."""
-    hooks = dict(
-        mmdet='DetVisualizationHook',
-        mmseg='SegVisualizationHook',
-        mmaction='VisualizationHook')
-    hook = (cfg.get('default_hooks') or {}).get('visualization')
+    names = {'mmdet': 'DetVisualizationHook', 'mmseg': 'SegVisualizationHook'}
+    scope = _toolbox(cfg)
+    if scope not in names:
+        # mmaction2 1.2.0 has a hook, which passes its visualizer an argument
+        # that this does not know.
+        raise OptionError('--show and --show-dir are for detection and '
+                          f'segmentation, but the config is for {scope}')
+    hook = cfg.get('default_hooks', {}).get('visualization')
     if hook is None:
-        name = hooks.get(cfg.get('default_scope'), 'NAME')
         raise OptionError(
             '--show and --show-dir need a visualization hook, and the config '
             'has none: --cfg-options default_hooks.visualization.type='
-            f'{name}')
-    # DetVisualizationHook puts a relative folder into the work directory.
-    folder = None if show_dir is None else os.path.abspath(show_dir)
-    if cfg.default_scope == 'mmdet':
-        hook.update(draw=True, test_out_dir=folder)
-    elif cfg.default_scope == 'mmseg':
-        hook.update(draw=True, interval=1)
-        if folder is not None:
+            f'{names[scope]}')
+    hook.update(draw=True, show=show, wait_time=wait_time)
+    if scope == 'mmseg':
+        hook.interval = 1
+    if show_dir is not None:
+        # DetVisualizationHook puts a relative folder into the work directory.
+        folder = os.path.abspath(show_dir)
+        if scope == 'mmseg':
             cfg.visualizer.save_dir = folder
-    else:
-        hook.update(enable=True, interval=1, out_dir=folder)
-    hook.update(show=show, wait_time=wait_time)
+        else:
+            hook.test_out_dir = folder
 
 
 def _use_tta(cfg: Config) -> None:
@@ -383,7 +405,12 @@ def _use_tta(cfg: Config) -> None:
     dataset = cfg.test_dataloader.dataset
     while 'dataset' in dataset:
         dataset = dataset.dataset
-    if cfg.get('default_scope') == 'mmdet':
+    if _toolbox(cfg) == 'mmdet':
+        if any(
+                part.get('mask_head')
+                for part in (cfg.model, cfg.model.get('roi_head', {}))):
+            raise OptionError('--tta of MMDetection is for boxes: it cannot '
+                              'merge masks')
         # What MMDetection's own tool does when a config does not say it.
         cfg.setdefault(
             'tta_model',
@@ -411,7 +438,7 @@ def _use_tta(cfg: Config) -> None:
 def _check_out(cfg: Config, out: str) -> None:
     """Check that predictions can be kept under a path."""
     is_pickle = out.endswith(('.pkl', '.pickle'))
-    if cfg.get('default_scope') == 'mmseg':
+    if _toolbox(cfg) == 'mmseg':
         if is_pickle:
             raise OptionError(
                 '--out of a segmentation test is a folder, which gets a PNG '
@@ -421,10 +448,9 @@ def _check_out(cfg: Config, out: str) -> None:
             f"--out must end in .pkl or .pickle, but got '{out}'")
 
 
-def _keep_predictions(runner: Runner, out: str) -> None:
+def _keep_predictions(runner: Runner, scope: str | None, out: str) -> None:
     """Let the toolbox's own metric keep the predictions."""
     metrics = runner.test_evaluator.metrics
-    scope = runner.default_scope.scope_name
     if scope == 'mmseg':
         writers = [m for m in metrics if hasattr(m, 'output_dir')]
         if not writers:
@@ -435,5 +461,5 @@ def _keep_predictions(runner: Runner, out: str) -> None:
         for metric in writers:
             metric.output_dir = out
     else:
-        name = 'DumpDetResults' if scope == 'mmdet' else 'DumpResults'
+        name = 'mmdet.DumpDetResults' if scope == 'mmdet' else 'DumpResults'
         metrics.append(METRICS.build(dict(type=name, out_file_path=out)))

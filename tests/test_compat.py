@@ -17,11 +17,13 @@ from mmengine.hooks import EMAHook
 from mmengine.logging import HistoryBuffer
 from mmengine.model import BaseModel, MMDistributedDataParallel
 from mmengine.optim import OptimWrapper
+from mmengine.registry import MODELS
 from mmengine.runner import CheckpointLoader, Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
 from nl_plugins import compat
+from nl_plugins.engine import load_config
 
 
 def run_python(code: str, path: Path | None = None) -> None:
@@ -46,7 +48,7 @@ def test_mmaction_models_import_although_drn_is_missing():
     with pytest.raises(
             ModuleNotFoundError,
             match=r"lacks 'mmaction\.models\.localizers\.drn'.*repository"):
-        MODELS.build({'type': 'DRN'})
+        MODELS.build({'type': 'mmaction.DRN'})
 
 
 def test_real_drn_goes_before_the_stand_in(tmp_path):
@@ -280,3 +282,13 @@ def test_runner_without_launcher_reverts_sync_batch_norm(tmp_path):
         isinstance(m, nn.SyncBatchNorm) for m in runner.model.modules())
     assert list(runner.model.state_dict()) == keys
     runner.model(torch.rand(2, 1, 3, 3)).sum().backward()
+
+
+def test_mmsyncbn_is_built_without_a_process_group():
+    cfg = load_config('mmdet::strong_baselines/mask-rcnn_r50_fpn_rpn-2conv_'
+                      '4conv1fc_syncbn-all_lsj-100e_coco.py')
+    compat.replace_mmsyncbn(cfg.model)
+    neck = MODELS.build(
+        {'_scope_': 'mmdet', **cfg.model.neck}).fpn_convs[0]
+    assert isinstance(neck.bn, nn.SyncBatchNorm)
+    neck(torch.rand(2, 256, 4, 4)).sum().backward()

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import tiny_coco
 import torch
+from mmdet.datasets import CocoDataset
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.model import BaseModel
@@ -434,6 +435,11 @@ def test_drawing_needs_a_hook(no_runner):
         engine.test(cfg, 'none.pth', show_dir='pictures')
 
 
+def test_toolbox_of_a_config_with_classes_for_types():
+    cfg = Config({'test_dataloader': {'dataset': {'type': CocoDataset}}})
+    assert engine._toolbox(cfg) == 'mmdet'
+
+
 def test_drawing_is_for_pictures(toy, no_runner):
     with pytest.raises(
             checks.OptionError, match='for detection and segmentation'):
@@ -443,6 +449,11 @@ def test_drawing_is_for_pictures(toy, no_runner):
 def test_tta_needs_a_model(toy, no_runner):
     with pytest.raises(checks.OptionError, match='--tta needs tta_model'):
         engine.test(toy(), 'none.pth', tta=True)
+
+
+def test_tta_merges_no_masks(no_runner):
+    with pytest.raises(checks.OptionError, match='cannot merge masks'):
+        engine.test(engine.load_config(MASK_RCNN), 'none.pth', tta=True)
 
 
 def test_out(toy, checkpoint):

@@ -1,0 +1,251 @@
+"""Defects of upstream releases, healed where they are met.
+
+This is the only module that knows about them. :func:`install` runs when
+``nl_plugins`` is imported, so upstream's own ``tools/train.py`` profits too
+from a config with ``custom_imports = dict(imports=['nl_plugins'])``. It
+imports no toolbox.
+
+=====================  ====================================================
+release                defect
+=====================  ====================================================
+mmaction2 1.2.0        the wheel lacks ``mmaction.models.localizers.drn``,
+                       which ``mmaction.models`` imports
+mmengine 0.10.7        ``torch.load`` of PyTorch >= 2.6 refuses the types
+                       that its own checkpoints hold
+mmengine 0.10.7        every launcher calls ``torch.cuda.set_device``, and
+                       DDP gets ``device_ids``, also on a machine without
+                       any accelerator
+PyTorch                ``SyncBatchNorm`` raises on CPU tensors as soon as a
+                       process group exists
+mmcv 2.1.0             ``MMSyncBN`` cannot be built without a process group;
+                       healed by :func:`replace_mmsyncbn`, which needs the
+                       config
+=====================  ====================================================
+"""
+import functools
+import importlib.abc
+import importlib.machinery
+import logging
+import pickle
+import re
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from unittest import mock
+
+import mmengine.dist.utils
+import mmengine.runner.checkpoint
+import numpy as np
+import torch
+from mmengine.config import ConfigDict
+from mmengine.device import get_device
+from mmengine.dist import is_main_process
+from mmengine.logging import HistoryBuffer, print_log
+from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
+from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
+from mmengine.runner import CheckpointLoader
+from mmengine.utils import digit_version
+from torch import nn
+
+
+class CheckpointReadError(pickle.UnpicklingError):
+    """A checkpoint is damaged, or holds a type that may not be loaded."""
+
+
+@functools.cache
+def install() -> None:
+    """Heal all defects. A second call does nothing."""
+    # Last in line: it is asked only for what nobody else finds.
+    sys.meta_path.append(_DRNFinder())
+    if digit_version(torch.__version__) >= digit_version('2.6'):
+        # Before 2.6 the default of ``torch.load`` is the unsafe loading,
+        # which this project leaves as it is.
+        torch.serialization.add_safe_globals(_checkpoint_types())
+        CheckpointLoader.load_checkpoint = classmethod(
+            _explain_refusal(CheckpointLoader.load_checkpoint.__func__))
+        mmengine.runner.checkpoint.load_url = _load_url
+    for name in '_init_dist_pytorch', '_init_dist_mpi', '_init_dist_slurm':
+        init = getattr(mmengine.dist.utils, name)
+        setattr(mmengine.dist.utils, name, _init_dist_on_cpu(init))
+    MMDistributedDataParallel.__init__ = _wrap_cpu_model(
+        MMDistributedDataParallel.__init__)
+
+
+# mmaction2: the module that its wheel forgot ------------------------------
+
+
+class _DRNFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds a stand-in for the modules that the mmaction2 wheel lacks."""
+
+    package = 'mmaction.models.localizers.drn'
+
+    def find_spec(self, fullname, path=None, target=None):
+        if fullname in (self.package, f'{self.package}.drn'):
+            return importlib.machinery.ModuleSpec(
+                fullname, self, is_package=fullname == self.package)
+        return None
+
+    def exec_module(self, module: ModuleType) -> None:
+        if module.__name__ != self.package:
+            from mmaction.registry import MODELS
+            module.DRN = MODELS.register_module(name='DRN', module=_DRN)
+
+
+class _DRN(nn.Module):
+    """Stand-in for mmaction2's localizer of that name."""
+
+    def __init__(self, *args, **kwargs):
+        raise ModuleNotFoundError(
+            "the installed mmaction2 lacks 'mmaction.models.localizers.drn' "
+            '(the wheel of 1.2.0 was built without it), so DRN cannot be '
+            "used: install mmaction2 from its repository, tag 'v1.2.0'")
+
+
+# mmengine: its own checkpoints under torch.load(weights_only=True) ---------
+
+
+def _checkpoint_types() -> list:
+    """The types that mmengine's checkpoints hold beside tensors.
+
+    Found by saving runs of the three toolboxes: message hub, EMA, gradient
+    scaler, schedulers, dataset meta. NumPy 1 and 2 name the same functions
+    differently, and a checkpoint may come from either.
+    """
+    reconstruct = np.ndarray(0).__reduce__()[0]
+    scalar = np.float64(0).__reduce__()[0]
+    # All but raw memory (V) and Python objects (O).
+    dtypes = {type(np.dtype(c)) for c in np.typecodes['All'] if c not in 'VO'}
+    return [
+        HistoryBuffer,
+        OneCycleParamScheduler,
+        ConfigDict,
+        np.ndarray,
+        np.dtype,
+        *dtypes,
+        *((function, f'numpy.{core}.multiarray.{name}')
+          for core in ('core', '_core')
+          for name, function in (('_reconstruct', reconstruct), ('scalar',
+                                                                 scalar))),
+        (_getattr, 'builtins.getattr'),
+    ]
+
+
+def _getattr(owner: object, name: str) -> Callable:
+    """What stands in for ``getattr`` while a checkpoint is loaded.
+
+    Methods are pickled by ``getattr``: the statistics of a history buffer,
+    the annealing of a one-cycle schedule. The real ``getattr`` would open
+    every attribute of every object to a checkpoint.
+    """
+    if owner is HistoryBuffer:
+        allowed = 'min', 'max', 'mean', 'current'
+    elif owner is OneCycleParamScheduler:
+        allowed = '_annealing_cos', '_annealing_linear'
+    else:
+        allowed = ()
+    if name not in allowed:
+        raise pickle.UnpicklingError(
+            f'GLOBAL builtins.getattr of {owner} and {name!r}')
+    return getattr(owner, name)
+
+
+def _explain_refusal(load: Callable) -> Callable:
+    """Make ``CheckpointLoader.load_checkpoint`` say what it refused."""
+
+    @functools.wraps(load)
+    def load_checkpoint(cls, filename, *args, **kwargs):
+        try:
+            return load(cls, filename, *args, **kwargs)
+        except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
+            found = re.search(r'GLOBAL ([\w.]+)', str(error))
+            if found is None:
+                if isinstance(error, RuntimeError) and (
+                        'PytorchStreamReader' not in str(error)):
+                    raise
+                raise CheckpointReadError(
+                    f'{filename} cannot be read as a checkpoint: it is '
+                    'damaged, or not written by torch.save') from error
+            name = found[1]
+        # Outside of the handler, so that PyTorch's page of advice does not
+        # precede the message.
+        raise CheckpointReadError(
+            f"{filename} is refused: it holds '{name}', and only tensors, "
+            'plain Python values, NumPy arrays and the types of '
+            "mmengine's own checkpoints are loaded, because any other type "
+            'may run code. If you trust its maker, keep its weights alone: '
+            f"ckpt = torch.load('{filename}', weights_only=False); "
+            "torch.save(dict(state_dict=ckpt['state_dict']), 'weights.pth')")
+
+    return load_checkpoint
+
+
+def _load_url(url: str, model_dir=None, map_location=None, progress=True):
+    """``torch.hub.load_state_dict_from_url`` with ``torch.load``'s default.
+
+    Its own default is still the unsafe loading.
+    """
+    return torch.hub.load_state_dict_from_url(
+        url, model_dir, map_location, progress, weights_only=None)
+
+
+# mmengine: distributed runs on the CPU -------------------------------------
+
+
+def _init_dist_on_cpu(init: Callable) -> Callable:
+    """Let a launcher of mmengine work on a machine without accelerator."""
+
+    @functools.wraps(init)
+    def init_dist(backend, **kwargs):
+        if get_device() != 'cpu':
+            return init(backend, **kwargs)
+        with mock.patch.object(torch.cuda, 'set_device'):
+            init('gloo' if backend == 'nccl' else backend, **kwargs)
+        if backend == 'nccl' and is_main_process():
+            print_log(
+                'There is no accelerator: the processes communicate through '
+                'gloo instead of nccl.',
+                logger='current')
+
+    return init_dist
+
+
+def _wrap_cpu_model(init: Callable) -> Callable:
+    """Let ``MMDistributedDataParallel`` wrap a model that is on the CPU."""
+
+    @functools.wraps(init)
+    def __init__(self, module, *args, **kwargs):
+        if all(p.device.type == 'cpu' for p in module.parameters()):
+            # DDP accepts device ids for accelerators only.
+            kwargs.pop('device_ids', None)
+            synced = sum(
+                isinstance(m, nn.SyncBatchNorm) for m in module.modules())
+            if synced:
+                print_log(
+                    f'SyncBatchNorm works on no CPU tensor: {synced} layers '
+                    'of the model become BatchNorm, each process with the '
+                    'statistics of its own batch.',
+                    logger='current',
+                    level=logging.WARNING)
+                module = revert_sync_batchnorm(module)
+        init(self, module, *args, **kwargs)
+
+    return __init__
+
+
+def replace_mmsyncbn(config: object) -> None:
+    """Turn ``MMSyncBN`` into ``SyncBN``, in place, wherever a config has it.
+
+    For runs of one process or on the CPU: ``SyncBN`` can be built there, and
+    becomes BN. It has the same parameters and state dict.
+
+    Args:
+        config (object): A config, or a list of configs.
+    """
+    if isinstance(config, dict):
+        if config.get('type') == 'MMSyncBN':
+            config['type'] = 'SyncBN'
+        config = config.values()
+    elif not isinstance(config, (list, tuple)):
+        return
+    for value in config:
+        replace_mmsyncbn(value)

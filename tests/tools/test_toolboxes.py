@@ -1,0 +1,156 @@
+"""The tools train and test segmentation and video like detection."""
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+TOOLS = Path(__file__).parents[2] / 'tools'
+BLOCK = "dict(type='nl_plugins.NonLocal{}d', after='layer4.-1')"
+
+SEGMENTATION = f"""
+_base_ = 'mmseg::fcn/fcn_r50-d8_4xb2-40k_cityscapes-512x1024.py'
+custom_imports = dict(imports=['nl_plugins'], allow_failed_imports=False)
+model = dict(
+    pretrained=None,
+    data_preprocessor=dict(size=(32, 32)),
+    backbone=dict(
+        type='nl_plugins.WithBlocks',
+        base='ResNetV1c',
+        depth=18,
+        stem_channels=8,
+        base_channels=8,
+        blocks=[{BLOCK.format(2)}]),
+    decode_head=dict(in_channels=64, channels=8),
+    auxiliary_head=dict(in_channels=32, channels=8))
+loader = dict(
+    num_workers=0,
+    persistent_workers=False,
+    dataset=dict(
+        data_root='cityscapes',
+        data_prefix=dict(img_path='images', seg_map_path='labels'),
+        pipeline=[
+            dict(type='LoadImageFromFile'),
+            dict(type='LoadAnnotations'),
+            dict(type='PackSegInputs')
+        ]))
+train_dataloader = val_dataloader = test_dataloader = loader
+train_cfg = dict(max_iters=1, val_interval=1)
+"""
+
+VIDEO = f"""
+_base_ = 'mmaction::_base_/default_runtime.py'
+custom_imports = dict(imports=['nl_plugins'], allow_failed_imports=False)
+model = dict(
+    type='Recognizer3D',
+    backbone=dict(
+        type='nl_plugins.WithBlocks',
+        base='ResNet3dSlowOnly',
+        depth=50,
+        pretrained=None,
+        base_channels=4,
+        conv1_kernel=(1, 7, 7),
+        inflate=(0, 0, 1, 1),
+        blocks=[{BLOCK.format(3)}]),
+    cls_head=dict(
+        type='I3DHead', in_channels=128, num_classes=2, average_clips='prob'),
+    data_preprocessor=dict(
+        type='ActionDataPreprocessor', mean=[128.], std=[64.],
+        format_shape='NCTHW'))
+pipeline = [
+    dict(type='SampleFrames', clip_len=2, frame_interval=1, num_clips=1),
+    dict(type='RawFrameDecode'),
+    dict(type='FormatShape', input_format='NCTHW'),
+    dict(type='PackActionInputs')
+]
+loader = dict(
+    batch_size=2,
+    num_workers=0,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        type='RawframeDataset',
+        ann_file='videos.txt',
+        data_prefix=dict(img='.'),
+        pipeline=pipeline))
+train_dataloader = val_dataloader = test_dataloader = loader
+val_evaluator = test_evaluator = dict(type='AccMetric')
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=1)
+val_cfg = dict(type='ValLoop')
+test_cfg = dict(type='TestLoop')
+optim_wrapper = dict(optimizer=dict(type='SGD', lr=.01))
+"""
+
+
+def run_tool(folder: Path, tool: str, *arguments: str) -> None:
+    """Run a tool in a folder; its output is shown when it fails."""
+    process = subprocess.run(
+        [sys.executable, TOOLS / tool, 'config.py', *arguments],
+        cwd=folder,
+        env=os.environ | {'OMP_NUM_THREADS': '1'},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True)
+    assert process.returncode == 0, process.stdout
+
+
+def noise(shape: tuple[int, ...], high: int = 256) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, high, shape, dtype=np.uint8)
+
+
+@pytest.fixture
+def cityscapes(tmp_path) -> Path:
+    """Two pictures of noise, laid out like Cityscapes, and their config."""
+    (tmp_path / 'config.py').write_text(SEGMENTATION)
+    for kind in 'images', 'labels':
+        (tmp_path / 'cityscapes' / kind).mkdir(parents=True)
+    for name in 'a', 'b':
+        cv2.imwrite(
+            f'{tmp_path}/cityscapes/images/{name}_leftImg8bit.png',
+            noise((32, 32, 3)))
+        cv2.imwrite(
+            f'{tmp_path}/cityscapes/labels/{name}_gtFine_labelTrainIds.png',
+            noise((32, 32), 19))
+    return tmp_path
+
+
+def test_segmentation(cityscapes):
+    run_tool(cityscapes, 'train.py')
+    run_tool(cityscapes, 'test.py', 'work_dirs/config/iter_1.pth', '--tta',
+             '--out', 'predictions', '--show-dir', 'pictures', '--work-dir',
+             'tested')
+    for name in 'a', 'b':
+        label_map = cv2.imread(
+            f'{cityscapes}/predictions/{name}_leftImg8bit.png',
+            cv2.IMREAD_UNCHANGED)
+        assert label_map.shape == (32, 32) and label_map.max() < 19
+        assert list(cityscapes.glob(f'pictures/**/*{name}_leftImg8bit*.png'))
+    metrics, = cityscapes.glob('tested/*/*.json')
+    assert 'mIoU' in json.loads(metrics.read_text())
+
+
+@pytest.fixture
+def videos(tmp_path) -> Path:
+    """Two videos of noise, as folders of frames, and their config."""
+    (tmp_path / 'config.py').write_text(VIDEO)
+    for name in 'a', 'b':
+        (tmp_path / name).mkdir()
+        for frame in range(1, 5):
+            cv2.imwrite(f'{tmp_path}/{name}/img_{frame:05d}.jpg',
+                        noise((32, 32, 3)))
+    (tmp_path / 'videos.txt').write_text('a 4 0\nb 4 1\n')
+    return tmp_path
+
+
+def test_video(videos):
+    run_tool(videos, 'train.py')
+    run_tool(videos, 'test.py', 'work_dirs/config/epoch_1.pth', '--out',
+             'predictions.pkl', '--work-dir', 'tested')
+    predictions = pickle.loads((videos / 'predictions.pkl').read_bytes())
+    assert [len(p['pred_score']) for p in predictions] == [2, 2]
+    metrics, = videos.glob('tested/*/*.json')
+    assert 'acc/top1' in json.loads(metrics.read_text())

@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Train on several GPUs:
+#   bash tools/dist_train.sh CONFIG GPUS [options of tools/train.py]
+# On several machines run it on each of them, with NNODES, NODE_RANK (from 0),
+# MASTER_ADDR (of the first one) and PORT in the environment.
+set -e
+
+if [ $# -lt 2 ]; then
+    sed -n '2,5s/^# \{0,1\}//p' "$0" >&2
+    exit 2
+fi
+here=$(dirname "$0")
+
+PYTHONPATH="$here/..${PYTHONPATH:+:$PYTHONPATH}" \
+exec python -m torch.distributed.run \
+    --nnodes="${NNODES:-1}" \
+    --node_rank="${NODE_RANK:-0}" \
+    --master_addr="${MASTER_ADDR:-127.0.0.1}" \
+    --master_port="${PORT:-29500}" \
+    --nproc_per_node="$2" \
+    "$here/train.py" "$1" --launcher pytorch "${@:3}"

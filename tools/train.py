@@ -1,0 +1,44 @@
+"""Train a model of MMDetection, MMSegmentation or MMAction2."""
+import argparse
+import os
+
+from nl_plugins import engine
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        'config',
+        help='path of a config, or its name in a toolbox, such as '
+        'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py')
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='PATH',
+        help='resume from this checkpoint; without PATH, from the latest one '
+        'in the work directory, or from the start if there is none')
+    parser.add_argument(
+        '--amp',
+        action='store_true',
+        help='train with automatic mixed precision')
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help='scale the learning rate by the ratio of the batch size to '
+        'auto_scale_lr.base_batch_size of the config')
+    engine.add_common_arguments(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    with engine.clear_errors():
+        cfg = engine.load_config(args.config, args.cfg_options, args.work_dir,
+                                 args.launcher)
+        engine.train(cfg, args.resume, args.amp, args.auto_scale_lr)
+
+
+if __name__ == '__main__':
+    main()
