@@ -1,0 +1,13 @@
+_base_ = './mask-rcnn_r18-2stages_fpn_demo.py'
+
+model = dict(
+    backbone=dict(
+        type='nl_plugins.WithBlocks',
+        base='ResNet',
+        blocks=[
+            dict(
+                type='nl_plugins.DisentangledNonLocal2d',
+                after='layer2.1',
+                std=0.1,
+                temperature=1.0)
+        ]))

@@ -1,0 +1,10 @@
+_base_ = './mask-rcnn_r18-2stages_fpn_demo.py'
+
+model = dict(
+    backbone=dict(
+        type='nl_plugins.WithBlocks',
+        base='ResNet',
+        # std: projections this large open the block early
+        blocks=[
+            dict(type='nl_plugins.NonLocal2d', after='layer2.1', std=0.1)
+        ]))

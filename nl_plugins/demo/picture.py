@@ -1,0 +1,112 @@
+"""A picture of what the blocks of trained detectors attend to."""
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import mmcv
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import nn
+from torch.nn import functional
+
+from ..blocks.non_local import NonLocalBlock
+
+
+def attention_maps(model: nn.Module, image: str | Path,
+                   query: tuple[float, float]) -> dict[str, np.ndarray]:
+    """Attention of a detector's block, seen from one pixel of an image.
+
+    Args:
+        model (nn.Module): Detector of :func:`mmdet.apis.init_detector`, with
+            one non-local block.
+        image (str | Path): File of the image.
+        query (tuple[float, float]): Column and row of the query pixel.
+
+    Returns:
+        dict[str, np.ndarray]: The weights of the block's terms,
+        ``'pairwise'`` and ``'unary'``, as far as it has them, enlarged to
+        the image as the model sees it, ``(H, W)``.
+
+    Raises:
+        ValueError: If the model has not exactly one non-local block.
+    """
+    from mmdet.apis import inference_detector
+    blocks = [m for m in model.modules() if isinstance(m, NonLocalBlock)]
+    if len(blocks) != 1:
+        raise ValueError('the model must have one non-local block, but it '
+                         f'has {len(blocks)}')
+    block = blocks[0]
+    features = []
+    handle = block.register_forward_pre_hook(
+        lambda module, args: features.append(args[0]))
+    try:
+        result = inference_detector(model, str(image))
+    finally:
+        handle.remove()
+    padded_height, padded_width = result.batch_input_shape
+    rows, columns = features[0].shape[2:]
+    scale_x, scale_y = result.scale_factor
+    position = features[0].new_tensor([[
+        query[1] * scale_y / padded_height * rows,
+        query[0] * scale_x / padded_width * columns
+    ]]).long()
+
+    def enlarge(weights: torch.Tensor) -> np.ndarray:
+        weights = functional.interpolate(
+            weights[None, None], (padded_height, padded_width),
+            mode='bilinear')[0, 0]
+        height, width = result.img_shape
+        return weights[:height, :width].cpu().numpy()
+
+    pairwise, unary = block.attention_weights(features[0], position)
+    maps = {}
+    if pairwise is not None:
+        maps['pairwise'] = enlarge(pairwise[0, 0])
+    if unary is not None:
+        maps['unary'] = enlarge(unary[0])
+    return maps
+
+
+def draw_attention(models: Mapping[str, nn.Module],
+                   queries: Sequence[tuple[str | Path, tuple[float, float]]],
+                   path: str | Path) -> None:
+    """Draw images and, over them, the maps of each model's block.
+
+    Args:
+        models (Mapping[str, nn.Module]): Detectors by name.
+        queries (Sequence[tuple]): Rows of the picture: the file of an image
+            and the query pixel, column and row.
+        path (str | Path): PNG file to write.
+    """
+    rows = []
+    for file, query in queries:
+        panels = [('query point', None)]
+        for name, model in models.items():
+            maps = attention_maps(model, file, query)
+            panels += [(f'{name}: {term}', maps[term]) for term in maps]
+        rows.append(panels)
+    figure = Figure(
+        figsize=(3.2 * len(rows[0]), 1.9 * len(rows)), layout='constrained')
+    grid = figure.subplots(len(rows), len(rows[0]), squeeze=False)
+    for (file, query), panels, line in zip(queries, rows, grid):
+        image = mmcv.imread(file, channel_order='rgb')
+        for (title, weights), axes in zip(panels, line):
+            _draw_panel(axes, image, query, weights)
+            if line is grid[0]:
+                axes.set_title(title, fontsize=9)
+    figure.savefig(path, dpi=120)
+
+
+def _draw_panel(axes: Axes, image: np.ndarray, query: tuple[float, float],
+                weights: np.ndarray | None) -> None:
+    axes.imshow(image)
+    if weights is not None:
+        height, width = image.shape[:2]
+        axes.imshow(
+            weights,
+            cmap='inferno',
+            alpha=0.7,
+            extent=(-0.5, width - 0.5, height - 0.5, -0.5))
+    axes.plot(*query, '+', color='lime', markersize=10, markeredgewidth=2)
+    axes.set_axis_off()

@@ -1,0 +1,160 @@
+"""Results of training runs as a table and as curves.
+
+Everything is read from the ``scalars.json`` that the runner writes.
+"""
+import json
+import statistics
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from matplotlib.figure import Figure
+from terminaltables import GithubFlavoredMarkdownTable
+
+
+class Run(NamedTuple):
+    """What the runner recorded of one training.
+
+    Attributes:
+        train (list[dict]): Training records, each with its ``'iteration'``.
+        val (list[dict]): Evaluations, with the ``'iteration'`` they followed.
+    """
+    train: list[dict]
+    val: list[dict]
+
+    @property
+    def seconds_per_iteration(self) -> float:
+        """Median of the runner's own times."""
+        return statistics.median(record['time'] for record in self.train)
+
+
+class Model(NamedTuple):
+    """A model of the comparison: its name, size and runs, one per seed."""
+    name: str
+    parameters: int
+    runs: Sequence[Run]
+
+    def final(self, metric: str) -> list[float]:
+        """A metric of the last evaluation of each run, in percent."""
+        return [100 * run.val[-1][metric] for run in self.runs]
+
+
+def read_run(work_dir: str | Path) -> Run:
+    """Read the latest training in a work directory.
+
+    Args:
+        work_dir (str | Path): The runner's work directory.
+
+    Returns:
+        Run: Its records.
+
+    Raises:
+        FileNotFoundError: If no training left records there.
+        ValueError: If the latest one has not been evaluated.
+    """
+    paths = sorted(Path(work_dir).glob('*/vis_data/scalars.json'))
+    if not paths:
+        raise FileNotFoundError(
+            f'{work_dir} has no */vis_data/scalars.json of a training')
+    train, val = [], []
+    iteration = 0
+    for line in paths[-1].read_text().splitlines():
+        record = json.loads(line)
+        # a training record counts iterations; an evaluation, of a training
+        # by epochs, the epochs
+        if 'loss' in record:
+            iteration = record['step']
+            train.append(record | dict(iteration=iteration))
+        else:
+            val.append(record | dict(iteration=iteration))
+    if not train or not val:
+        raise ValueError(f'{paths[-1]} has {len(train)} training records and '
+                         f'{len(val)} evaluations, at least one of each is '
+                         'needed')
+    return Run(train, val)
+
+
+def format_table(models: Iterable[Model]) -> str:
+    """Compare models by box AP, mask AP, parameters and seconds/iteration.
+
+    Args:
+        models (Iterable[Model]): The rows.
+
+    Returns:
+        str: A table in Markdown that is also readable as it is. APs are
+        those after the last epoch; of several runs, mean and sample standard
+        deviation.
+    """
+    rows = [['model', 'box AP', 'mask AP', 'parameters', 's/iter']]
+    for model in models:
+        rows.append([
+            model.name,
+            _mean_and_spread(model.final('coco/bbox_mAP'), 1),
+            _mean_and_spread(model.final('coco/segm_mAP'), 1),
+            f'{model.parameters:,}',
+            _mean_and_spread(
+                [run.seconds_per_iteration for run in model.runs], 3)
+        ])
+    return GithubFlavoredMarkdownTable(rows).table
+
+
+def format_gains(models: Sequence[Model]) -> str:
+    """Say how many points of AP each model is above the first.
+
+    Args:
+        models (Sequence[Model]): The baseline, then the others.
+
+    Returns:
+        str: One line per model but the first, the mean over its runs.
+    """
+    baseline, *others = models
+    lines = []
+    for model in others:
+        gains = [
+            statistics.mean(model.final(metric))
+            - statistics.mean(baseline.final(metric))
+            for metric in ('coco/bbox_mAP', 'coco/segm_mAP')
+        ]
+        lines.append('{}: box AP {:+.1f}, mask AP {:+.1f}'.format(
+            model.name, *gains))
+    return '\n'.join(lines)
+
+
+def _mean_and_spread(values: Sequence[float], digits: int) -> str:
+    text = f'{statistics.mean(values):.{digits}f}'
+    if len(values) > 1:
+        text += f' ± {statistics.stdev(values):.{digits}f}'
+    return text
+
+
+def draw_curves(models: Iterable[Model], path: str | Path) -> None:
+    """Draw classification loss and mask AP over the iterations.
+
+    Args:
+        models (Iterable[Model]): One colour each, one line per run.
+        path (str | Path): PNG file to write.
+    """
+    figure = Figure(figsize=(10, 3.6), layout='constrained')
+    loss, ap = figure.subplots(1, 2)
+    for number, model in enumerate(models):
+        for run in model.runs:
+            # one entry per model in the legend
+            style = dict(
+                color=f'C{number}',
+                label=model.name if run is model.runs[0] else None)
+            loss.plot(*_series(run.train, 'loss_cls'), **style)
+            ap.plot(*_series(run.val, 'coco/segm_mAP', 100), 'o-', **style)
+    loss.set(
+        xlabel='iteration', ylabel='classification loss', yscale='log')
+    ap.set(xlabel='iteration', ylabel='mask AP', ylim=(0, 100))
+    for axes in (loss, ap):
+        axes.grid(alpha=0.3)
+    ap.legend(loc='lower right')
+    figure.savefig(path, dpi=120)
+
+
+def _series(records: Sequence[dict],
+            key: str,
+            factor: float = 1) -> tuple[list[int], list[float]]:
+    return ([record['iteration'] for record in records],
+            [factor * record[key] for record in records])

@@ -1,0 +1,76 @@
+"""Attention of a detector's block, drawn over an image."""
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from nl_plugins import DisentangledNonLocal2d
+from nl_plugins.demo import detection, picture
+
+CONFIGS = Path(__file__).parents[2] / 'configs' / 'demo'
+
+
+def detector(name):
+    from mmdet.apis import init_detector
+    return init_detector(
+        str(CONFIGS / f'mask-rcnn_r18-2stages{name}_fpn_demo.py'),
+        palette='random',
+        device='cpu')
+
+
+@pytest.fixture(scope='module')
+def queries(tmp_path_factory):
+    root = tmp_path_factory.mktemp('dataset')
+    detection.generate_dataset(root, num_train=2, num_val=2)
+    return detection.find_queries(root)
+
+
+def test_maps_belong_to_the_query_and_fit_the_image(queries, monkeypatch):
+    model = detector('-dnl-c3')
+    asked = []
+
+    def attention_weights(block, x, positions):
+        asked.append((tuple(x.shape[2:]), positions.tolist()))
+        pairwise, unary = torch.zeros(2, 1, 12, 24)
+        pairwise[0, 3, 5] = unary[0, 11, 23] = 1
+        return pairwise[None], unary
+
+    monkeypatch.setattr(DisentangledNonLocal2d, 'attention_weights',
+                        attention_weights)
+    maps = picture.attention_maps(model, queries[0][0], (100.0, 50.0))
+    # stride 8: row 50 // 8, column 100 // 8
+    assert asked == [((12, 24), [[6, 12]])]
+    assert list(maps) == ['pairwise', 'unary']
+    for weights, row, column in ((maps['pairwise'], 3, 5),
+                                 (maps['unary'], 11, 23)):
+        assert weights.shape == (detection.HEIGHT, detection.WIDTH)
+        peak = np.unravel_index(weights.argmax(), weights.shape)
+        assert (peak[0] // 8, peak[1] // 8) == (row, column)
+
+
+def test_plain_block_has_no_unary_map(queries):
+    maps = picture.attention_maps(detector('-nl-c3'), *queries[0])
+    assert list(maps) == ['pairwise']
+
+
+def test_model_without_block_is_refused(queries):
+    with pytest.raises(ValueError, match='one non-local block, .* has 0'):
+        picture.attention_maps(detector(''), *queries[0])
+
+
+def test_picture_has_a_row_per_query_and_a_panel_per_map(
+        queries, tmp_path, monkeypatch):
+    panels = []
+    monkeypatch.setattr(picture, '_draw_panel',
+                        lambda axes, *args: panels.append(args))
+    models = {'NL': detector('-nl-c3'), 'DNL': detector('-dnl-c3')}
+    picture.draw_attention(models, queries, tmp_path / 'attention.png')
+    assert [query for _, query, _ in panels] == [
+        query for _, query in queries for _ in range(4)
+    ]
+    assert [weights is None for _, _, weights in panels
+            ] == [True, False, False, False] * 2
+    with Image.open(tmp_path / 'attention.png') as image:
+        assert image.format == 'PNG'

@@ -1,0 +1,130 @@
+"""Train, evaluate and compare small models on generated data."""
+import argparse
+import contextlib
+import os
+import re
+import shlex
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+
+from mmdet.apis import init_detector
+from mmengine.runner import find_latest_checkpoint
+
+from nl_plugins.demo import detection, picture, report
+
+# Of a line of the training log: where it is, how long it will take, the loss;
+# of an evaluation, both APs.
+PROGRESS = re.compile(r'(Epoch\(train\).*?\]) .*(eta.*time: [\d.]*)'
+                      r' .*( loss: [\d.]*)'
+                      r'|(Epoch\(val\).*?\]) .*(bbox_mAP: \S*)'
+                      r'.*(segm_mAP: \S*)')
+ROOT = Path(__file__).resolve().parents[1]
+DET_CONFIGS = {
+    'Mask R-CNN': 'configs/demo/mask-rcnn_r18-2stages_fpn_demo.py',
+    '+ NonLocal2d': 'configs/demo/mask-rcnn_r18-2stages-nl-c3_fpn_demo.py',
+    '+ DisentangledNonLocal2d':
+    'configs/demo/mask-rcnn_r18-2stages-dnl-c3_fpn_demo.py',
+}
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        'task',
+        nargs='?',
+        choices=['det'],
+        default='det',
+        help='det: instance segmentation with Mask R-CNN (default)')
+    parser.add_argument(
+        '--seeds',
+        nargs='+',
+        type=int,
+        default=[0],
+        metavar='SEED',
+        help='train every model once per seed and report mean and standard '
+        'deviation (default: 0)')
+    args = parser.parse_args()
+    if min(args.seeds) < 0 or len(set(args.seeds)) < len(args.seeds):
+        parser.error('--seeds must be different integers of at least 0, but '
+                     f'got {" ".join(map(str, args.seeds))}')
+    return args
+
+
+@contextlib.contextmanager
+def step(what: str) -> Iterator[None]:
+    """Say what is done and how long it took, as tools/lib.sh does."""
+    start = time.monotonic()
+    print(f'== {what}', flush=True)
+    yield
+    print(f'   took {time.monotonic() - start:.0f} s', flush=True)
+
+
+def train(config: str, seed: int, work_dir: Path) -> report.Run:
+    """Run tools/train.py and show the progress lines of its log."""
+    command = [
+        'tools/train.py', config, '--work-dir',
+        str(work_dir), '--cfg-options', f'randomness.seed={seed}'
+    ]
+    print(f'   $ python {shlex.join(command)}', flush=True)
+    last_lines = deque(maxlen=30)
+    with subprocess.Popen([sys.executable, *command],
+                          stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT,
+                          text=True) as process:
+        for line in process.stdout:
+            last_lines.append(line)
+            progress = PROGRESS.search(line)
+            if progress:
+                print('  ', *filter(None, progress.groups()), flush=True)
+    if process.returncode:
+        sys.exit(''.join(last_lines) + f'error: {command[0]} ended with '
+                 f'exit status {process.returncode}; its output is above')
+    return report.read_run(work_dir)
+
+
+def demonstrate_detection(seeds: list[int]) -> None:
+    """Compare Mask R-CNN without and with blocks."""
+    data, results = Path('data/demo'), Path('work_dirs/demo')
+    with step(f'Data set in {data}'):
+        detection.generate_dataset(data)
+    models, detectors = [], {}
+    for name, config in DET_CONFIGS.items():
+        runs = []
+        for seed in seeds:
+            work_dir = results / Path(config).stem / f'seed{seed}'
+            with step(f'{name}, seed {seed}'):
+                runs.append(train(config, seed, work_dir))
+        # the last seed's model stands for all in the picture
+        detector = init_detector(
+            config, find_latest_checkpoint(work_dir), device='cpu')
+        parameters = sum(p.numel() for p in detector.parameters())
+        models.append(report.Model(name, parameters, runs))
+        detectors[name] = detector
+
+    with step('Pictures'):
+        report.draw_curves(models, results / 'curves.png')
+        del detectors[models[0].name]  # has no block to look into
+        picture.draw_attention(detectors, detection.find_queries(data),
+                               results / 'attention.png')
+    table = report.format_table(models) + '\n'
+    (results / 'results.md').write_text(table)
+    print(f'== Results\n{table}\n{report.format_gains(models)}')
+    for name in ('results.md', 'curves.png', 'attention.png'):
+        print(f'   {results / name}')
+
+
+def main() -> None:
+    args = parse_args()
+    # configs name their data relative to the repository
+    os.chdir(ROOT)
+    start = time.monotonic()
+    demonstrate_detection(args.seeds)
+    print(f'   all in {(time.monotonic() - start) / 60:.1f} min')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Install what is missing, then train, evaluate and compare small models.
+#
+#     bash tools/demo.sh [det] [--seeds 0 1 2]
+#
+# Takes about ten minutes on two CPU cores after the installation; results go
+# to work_dirs/demo.
+set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+bash "$ROOT/tools/install.sh"
+cd "$ROOT"
+exec "$(environment)/bin/python" tools/demo.py "$@"
