@@ -1,7 +1,7 @@
 """What a run needs, checked before its expensive part starts.
 
-Each check raises a :class:`RunError` with one message that names what is
-wrong and what to do about it.
+Each check raises an error of :mod:`nl_plugins.errors` with one message that
+names what is wrong and what to do about it.
 """
 import os
 import re
@@ -15,34 +15,11 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner, find_latest_checkpoint
 from torch import nn
 
-
-class RunError(Exception):
-    """A run that cannot start, or cannot go on, for a reason to be fixed."""
-
-
-class ConfigNotFoundError(RunError, FileNotFoundError):
-    """There is no such config."""
-
-
-class ToolboxNotInstalledError(RunError, ModuleNotFoundError):
-    """A config needs a toolbox that cannot be imported."""
-
-
-class DatasetNotFoundError(RunError, FileNotFoundError):
-    """A folder or annotation file of a dataset does not exist."""
-
-
-class CheckpointNotFoundError(RunError, FileNotFoundError):
-    """There is no such checkpoint."""
-
-
-class CheckpointMismatchError(RunError, ValueError):
-    """A checkpoint belongs to another model or holds too little."""
-
-
-class OptionError(RunError, ValueError):
-    """An option does not go with the config or the machine."""
-
+from .errors import (
+    CheckpointMismatchError,
+    CheckpointNotFoundError,
+    DatasetNotFoundError,
+)
 
 # Data ---------------------------------------------------------------------
 
@@ -200,12 +177,11 @@ def _differences(model: nn.Module, checkpoint: dict) -> list[str]:
     missing = [key for key in missing if 'num_batches_tracked' not in key]
     unexpected = [key for key in unexpected if key.split('.')[0] in parts]
     return [
-        f'{len(keys)} {what}: ' + ', '.join(keys[:3]) +
+        f'{what} ({len(keys)}): ' + ', '.join(keys[:3]) +
         (', ...' if len(keys) > 3 else '')
-        for what, keys in (('parameters of the model missing in it', missing),
-                           ('parameters unknown to the model', unexpected),
-                           ('parameters of another shape', mismatched))
-        if keys
+        for what, keys in (('missing in the checkpoint', missing),
+                           ('unknown to the model', unexpected),
+                           ('of another shape', mismatched)) if keys
     ]
 
 

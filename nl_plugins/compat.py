@@ -47,9 +47,7 @@ from mmengine.runner import CheckpointLoader
 from mmengine.utils import digit_version
 from torch import nn
 
-
-class CheckpointReadError(pickle.UnpicklingError):
-    """A checkpoint is damaged, or holds a type that may not be loaded."""
+from .errors import CheckpointReadError
 
 
 @functools.cache
@@ -107,9 +105,9 @@ class _DRN(nn.Module):
 def _checkpoint_types() -> list:
     """The types that mmengine's checkpoints hold beside tensors.
 
-    Found by saving runs of the three toolboxes: message hub, EMA, gradient
-    scaler, schedulers, dataset meta. NumPy 1 and 2 name the same functions
-    differently, and a checkpoint may come from either.
+    Found by saving runs of the three toolboxes, with EMA and seven kinds
+    of schedules. NumPy 1 and 2 name the same functions differently, and a
+    checkpoint may come from either.
     """
     reconstruct = np.ndarray(0).__reduce__()[0]
     scalar = np.float64(0).__reduce__()[0]

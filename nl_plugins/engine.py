@@ -13,6 +13,7 @@ import importlib
 import importlib.util
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,15 +29,17 @@ from torch import nn
 
 from .checks import (
     CheckpointFitHook,
-    ConfigNotFoundError,
-    OptionError,
-    RunError,
-    ToolboxNotInstalledError,
     check_checkpoint,
     check_datasets,
     check_latest_checkpoint,
 )
-from .compat import CheckpointReadError, replace_mmsyncbn
+from .compat import replace_mmsyncbn
+from .errors import (
+    ConfigNotFoundError,
+    OptionError,
+    RunError,
+    ToolboxNotInstalledError,
+)
 
 # The toolboxes that this project is for, with the extra that brings them.
 _EXTRAS = dict(mmdet='det', mmseg='seg', mmaction='video')
@@ -85,10 +88,14 @@ def clear_errors() -> Iterator[None]:
     """
     try:
         yield
-    except (RunError, CheckpointReadError) as error:
+    except RunError as error:
         ranks = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
         rank = next((os.environ[k] for k in ranks if k in os.environ), '0')
-        sys.exit(f'error: {error}' if rank == '0' else 1)
+        if rank != '0':
+            # A launcher ends all processes when the first one is gone.
+            time.sleep(10)
+            sys.exit(1)
+        sys.exit(f'error: {error}')
 
 
 # Configs ------------------------------------------------------------------

@@ -17,6 +17,7 @@ from mmcv.cnn.bricks.plugin import infer_abbr
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from torch import Tensor, nn
 
+from .errors import InsertionError, UnknownArgumentError
 from .probing import Call, probe
 from .registry import MODELS
 
@@ -53,13 +54,16 @@ def WithBlocks(base: str | type, blocks: Sequence[dict],
         nn.Module: The base itself, with its blocks.
 
     Raises:
-        ValueError: If a place or a type does not exist, the channels are
+        InsertionError: If a place or a type does not exist, the channels are
             unknown or do not fit, or the target cannot hold a block (it runs
-            more than once per forward, or passes no tensor on).
-        TypeError: If the base or a block does not know an argument.
+            more than once per forward, or passes no tensor on). A
+            ``ValueError``.
+        UnknownArgumentError: If a block does not know an argument. A
+            ``TypeError``.
     """
     if not isinstance(blocks, (list, tuple)):
-        raise ValueError(f'blocks must be a list of dicts, but got {blocks!r}')
+        raise InsertionError(
+            f'blocks must be a list of dicts, but got {blocks!r}')
     module = MMENGINE_MODELS.build(dict(type=base, **kwargs))
     insertions = [
         insertion for cfg in blocks for insertion in _parse(module, cfg)
@@ -96,25 +100,27 @@ def _parse(base: nn.Module, cfg: dict) -> list[_Insertion]:
     if isinstance(block_type, str):
         found = MMENGINE_MODELS.get(block_type)
         if found is None:
-            raise ValueError(
+            raise InsertionError(
                 f'unknown block type {block_type!r}; nl_plugins has '
                 + ', '.join(f"'nl_plugins.{name}'"
                             for name in sorted(MODELS.module_dict)
                             if name != 'WithBlocks'))
         block_type = found
     if not isinstance(block_type, type):
-        raise ValueError("a block needs a 'type', the name or class of a "
-                         f'module, but got {block_type!r} in {cfg}')
+        raise InsertionError(
+            "a block needs a 'type', the name or class of a module, but got "
+            f'{block_type!r} in {cfg}')
     positions = [p for p in ('before', 'after') if p in args]
     if len(positions) != 1:
-        raise ValueError(f"a block needs one of 'before' and 'after', but "
-                         f'got {positions or "none of them"} in {cfg}')
+        raise InsertionError(
+            "a block needs one of 'before' and 'after', but got "
+            f'{positions or "none of them"} in {cfg}')
     position = positions[0]
     places = args.pop(position)
     if isinstance(places, str):
         places = [places]
     if not places:
-        raise ValueError(f'{position} names no place in {cfg}')
+        raise InsertionError(f'{position} names no place in {cfg}')
     return [
         _Insertion(block_type, args, position, _resolve(base, position, place))
         for place in places
@@ -133,7 +139,7 @@ def _resolve(base: nn.Module, position: str, place: str) -> str:
             where = '.'.join(names) or type(base).__name__
             close = get_close_matches(part, children, n=1)
             hint = f'; did you mean {close[0]!r}?' if close else ''
-            raise ValueError(
+            raise InsertionError(
                 f'unknown place {place!r}: {where!r} has no child {part!r}, '
                 f'it has {", ".join(map(repr, children)) or "none"}{hint}')
         module = getattr(module, part)
@@ -143,8 +149,13 @@ def _resolve(base: nn.Module, position: str, place: str) -> str:
         children = [name for name, _ in module.named_children()]
         names.append(children[0 if position == 'before' else -1])
         module = getattr(module, names[-1])
+    if isinstance(module, nn.SyncBatchNorm):
+        raise InsertionError(
+            f'{position}={place!r}: a SyncBatchNorm may be exchanged for '
+            'another norm, and the block would be lost with it; choose the '
+            'module before or after it')
     if isinstance(module, (nn.Sequential, nn.ModuleList, nn.ModuleDict)):
-        raise ValueError(
+        raise InsertionError(
             f'{position}={place!r}: a {type(module).__name__} does not run '
             'itself; choose one of its children, '
             f'{", ".join(name for name, _ in module.named_children())}')
@@ -163,17 +174,18 @@ def _build(base: nn.Module, insertion: _Insertion,
     channels = shape[1] if shape else _static_channels(target, position)
     ndim = getattr(block_type, 'ndim', None)
     if shape and ndim and len(shape) != ndim + 2:
-        raise ValueError(
+        raise InsertionError(
             f'{block_type.__name__} takes {ndim} dimensions after batch and '
             f'channels, but the tensor {place} has the shape '
             f'(B, {", ".join(map(str, shape[1:]))})')
     if 'in_channels' in inspect.signature(block_type).parameters:
         if channels is None and 'in_channels' not in args:
-            raise ValueError(f'the channels {place} cannot be inferred: give '
-                             f'in_channels of the {block_type.__name__}')
+            raise InsertionError(
+                f'the channels {place} cannot be inferred: give in_channels '
+                f'of the {block_type.__name__}')
         args = dict(in_channels=channels) | args
         if channels not in (None, args['in_channels']):
-            raise ValueError(
+            raise InsertionError(
                 f'the tensor {place} has {channels} channels, but in_channels '
                 f'of the {block_type.__name__} is {args["in_channels"]}')
     parameters = list(target.parameters())
@@ -185,7 +197,8 @@ def _build(base: nn.Module, insertion: _Insertion,
     try:
         return block_type(**args)
     except (TypeError, ValueError) as error:
-        error_type = TypeError if isinstance(error, TypeError) else ValueError
+        error_type = UnknownArgumentError if isinstance(
+            error, TypeError) else InsertionError
         raise error_type(
             f'{block_type.__name__} {place}: {error}') from error
 
@@ -212,15 +225,16 @@ def _check_calls(calls: list[Call], position: str,
                  place: str) -> tuple[int, ...]:
     """The shape of the tensor at a place that can hold a block."""
     if not calls:
-        raise ValueError(f'{place}: this module does not run in the forward '
-                         'of the base, so a block there would not either')
+        raise InsertionError(
+            f'{place}: this module does not run in the forward of the base, '
+            'so a block there would not either')
     if len(calls) > 1:
-        raise ValueError(
+        raise InsertionError(
             f'{place}: this module runs {len(calls)} times per forward, and '
             'a block there would run as often; choose a place that runs once')
     shape = getattr(calls[0], position)
     if shape is None or len(shape) < 2:
-        raise ValueError(_no_tensor(place))
+        raise InsertionError(_no_tensor(place))
     return shape
 
 
@@ -248,14 +262,14 @@ def _static_channels(target: nn.Module, position: str) -> int | None:
 def _run_before(child: str, name: str, module: nn.Module,
                 args: tuple) -> tuple:
     if not args or not isinstance(args[0], Tensor):
-        raise ValueError(_no_tensor(f'before={name!r}'))
+        raise InsertionError(_no_tensor(f'before={name!r}'))
     return getattr(module, child)(args[0]), *args[1:]
 
 
 def _run_after(child: str, name: str, module: nn.Module, args: tuple,
                output: Any) -> Tensor:
     if not isinstance(output, Tensor):
-        raise ValueError(_no_tensor(f'after={name!r}'))
+        raise InsertionError(_no_tensor(f'after={name!r}'))
     return getattr(module, child)(output)
 
 

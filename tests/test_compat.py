@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader
 
 from nl_plugins import compat
 from nl_plugins.engine import load_config
+from nl_plugins.errors import CheckpointReadError
 
 
 def run_python(code: str, path: Path | None = None) -> None:
@@ -189,7 +190,7 @@ class Calls:
 def test_other_types_are_refused(tmp_path, monkeypatch, call, name):
     monkeypatch.chdir(tmp_path)
     torch.save({'state_dict': {}, 'more': call}, 'checkpoint.pth')
-    with pytest.raises(compat.CheckpointReadError) as caught:
+    with pytest.raises(CheckpointReadError) as caught:
         CheckpointLoader.load_checkpoint('checkpoint.pth')
     message = str(caught.value)
     assert 'checkpoint.pth is refused' in message
@@ -212,7 +213,7 @@ def test_damaged_file(tmp_path, size):
     torch.save({'state_dict': nn.Linear(9, 9).state_dict()}, file)
     file.write_bytes(file.read_bytes()[:size])
     with pytest.raises(
-            compat.CheckpointReadError,
+            CheckpointReadError,
             match='checkpoint.pth cannot be read .* is damaged'):
         CheckpointLoader.load_checkpoint(str(file))
 

@@ -420,6 +420,13 @@ def test_an_unknown_argument_of_a_block_is_named():
         build([dict(type=NL, after='layer2', redution=4)])
 
 
+def test_a_block_on_a_sync_norm_is_refused():
+    # Without a process group it is exchanged, and its hooks are forgotten.
+    with pytest.raises(ValueError, match='SyncBatchNorm may be exchanged'):
+        build([dict(type=NL, after='layer2.0.bn1')],
+              norm_cfg=dict(type='SyncBN'))
+
+
 def test_blocks_must_be_a_list():
     with pytest.raises(ValueError, match='blocks must be a list'):
         build(dict(type=NL, after='layer2'))

@@ -4,6 +4,8 @@ model = dict(
     backbone=dict(
         type='nl_plugins.WithBlocks',
         base='ResNet',
+        # warmer projections than the default, for a short schedule; the
+        # default temperature of 0.05 would saturate their softmax
         blocks=[
             dict(
                 type='nl_plugins.DisentangledNonLocal2d',

@@ -4,7 +4,7 @@ model = dict(
     backbone=dict(
         type='nl_plugins.WithBlocks',
         base='ResNet',
-        # std: projections this large open the block early
+        # warmer projections than the default, for a short schedule
         blocks=[
             dict(type='nl_plugins.NonLocal2d', after='layer2.1', std=0.1)
         ]))

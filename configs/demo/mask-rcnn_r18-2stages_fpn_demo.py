@@ -84,10 +84,10 @@ test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + 'annotations/instances_val.json')
 test_evaluator = val_evaluator
 
-train_cfg = dict(max_epochs=8, val_interval=2)
+train_cfg = dict(max_epochs=10, val_interval=2)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=50),
-    dict(type='MultiStepLR', by_epoch=True, milestones=[6], gamma=0.1)
+    dict(type='MultiStepLR', by_epoch=True, milestones=[8], gamma=0.1)
 ]
 optim_wrapper = dict(
     optimizer=dict(

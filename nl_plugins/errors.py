@@ -1,0 +1,45 @@
+"""Errors that a user can fix.
+
+The tools print them as one message; everything else keeps its traceback.
+"""
+import pickle
+
+
+class RunError(Exception):
+    """A run that cannot start, or cannot go on, for a reason to be fixed."""
+
+
+class ConfigNotFoundError(RunError, FileNotFoundError):
+    """There is no such config."""
+
+
+class ToolboxNotInstalledError(RunError, ModuleNotFoundError):
+    """A config needs a toolbox that cannot be imported."""
+
+
+class DatasetNotFoundError(RunError, FileNotFoundError):
+    """A folder or annotation file of a dataset does not exist."""
+
+
+class CheckpointNotFoundError(RunError, FileNotFoundError):
+    """There is no such checkpoint."""
+
+
+class CheckpointReadError(RunError, pickle.UnpicklingError):
+    """A checkpoint is damaged, or holds a type that may not be loaded."""
+
+
+class CheckpointMismatchError(RunError, ValueError):
+    """A checkpoint belongs to another model or holds too little."""
+
+
+class OptionError(RunError, ValueError):
+    """An option does not go with the config or the machine."""
+
+
+class InsertionError(RunError, ValueError):
+    """A block cannot be built or inserted as the config says."""
+
+
+class UnknownArgumentError(RunError, TypeError):
+    """A block does not know an argument of its config."""
