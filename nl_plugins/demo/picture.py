@@ -89,12 +89,12 @@ def draw_attention(models: Mapping[str, nn.Module],
     figure = Figure(
         figsize=(3.2 * len(rows[0]), 1.9 * len(rows)), layout='constrained')
     grid = figure.subplots(len(rows), len(rows[0]), squeeze=False)
+    for (title, _), axes in zip(rows[0], grid[0]):
+        axes.set_title(title, fontsize=9)
     for (file, query), panels, line in zip(queries, rows, grid):
         image = mmcv.imread(file, channel_order='rgb')
-        for (title, weights), axes in zip(panels, line):
+        for (_, weights), axes in zip(panels, line):
             _draw_panel(axes, image, query, weights)
-            if line is grid[0]:
-                axes.set_title(title, fontsize=9)
     figure.savefig(path, dpi=120)
 
 
