@@ -62,9 +62,13 @@ def test_model_without_block_is_refused(queries):
 
 def test_picture_has_a_row_per_query_and_a_panel_per_map(
         queries, tmp_path, monkeypatch):
-    panels = []
-    monkeypatch.setattr(picture, '_draw_panel',
-                        lambda axes, *args: panels.append(args))
+    panels, drawn = [], []
+
+    def draw_panel(axes, *args):
+        drawn.append(axes)
+        panels.append(args)
+
+    monkeypatch.setattr(picture, '_draw_panel', draw_panel)
     models = {'NL': detector('-nl-c3'), 'DNL': detector('-dnl-c3')}
     picture.draw_attention(models, queries, tmp_path / 'attention.png')
     assert [query for _, query, _ in panels] == [
@@ -72,5 +76,8 @@ def test_picture_has_a_row_per_query_and_a_panel_per_map(
     ]
     assert [weights is None for _, _, weights in panels
             ] == [True, False, False, False] * 2
+    assert [axes.get_title() for axes in drawn] == [
+        'query point', 'NL: pairwise', 'DNL: pairwise', 'DNL: unary'
+    ] + [''] * 4
     with Image.open(tmp_path / 'attention.png') as image:
         assert image.format == 'PNG'
