@@ -4,11 +4,12 @@ Every case runs in a process of its own, so that one cannot fill the memory
 that another measures. The processes of one comparison live together and take
 turns, so that both see the same machine.
 """
-import resource
+import re
 import statistics
 import time
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -46,7 +47,8 @@ class Result(NamedTuple):
     Attributes:
         seconds (float): Median time of one iteration.
         bytes (int): Largest memory beyond the block, its input and the
-            gradients of both.
+            gradients of both. On the CPU that of the process, as Linux
+            counts it.
         error (str): Why it could not run, ``''`` if it could.
     """
     seconds: float = float('nan')
@@ -71,12 +73,18 @@ def compare(case: Case, repeats: int = 5) -> dict[str, Result]:
         pipes[implementation], remote = context.Pipe()
         processes.append(
             context.Process(
-                target=_serve, args=(case, implementation, remote)))
+                target=_serve,
+                args=(case, implementation, remote),
+                daemon=True))
         processes[-1].start()
-    memory, seconds, errors = {}, {}, {}
+        remote.close()  # or the end of the process would not be seen
+    memory, errors = {}, {}
+    seconds = {implementation: [] for implementation in pipes}
     for implementation, pipe in pipes.items():
-        memory[implementation], errors[implementation] = pipe.recv()
-        seconds[implementation] = []
+        try:
+            memory[implementation], errors[implementation] = pipe.recv()
+        except EOFError:
+            errors[implementation] = 'the process was killed: out of memory?'
     for _ in range(repeats):
         for implementation, pipe in pipes.items():
             if not errors[implementation]:
@@ -188,4 +196,6 @@ def _memory(cuda: bool) -> int:
     """The largest memory so far, in bytes."""
     if cuda:
         return torch.cuda.max_memory_allocated()
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Not getrusage: its maximum is handed down from the parent process.
+    status = Path('/proc/self/status').read_text()
+    return 1024 * int(re.search(r'VmHWM:\s+(\d+) kB', status)[1])

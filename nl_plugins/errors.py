@@ -41,5 +41,5 @@ class InsertionError(RunError, ValueError):
     """A block cannot be built or inserted as the config says."""
 
 
-class UnknownArgumentError(RunError, TypeError):
-    """A block does not know an argument of its config."""
+class ArgumentError(RunError, TypeError):
+    """A block does not take an argument of its config."""

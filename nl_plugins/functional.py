@@ -144,8 +144,12 @@ def concatenation_attention(query_score: Tensor, key_score: Tensor,
     out_dtype = value.dtype
     dtype = torch.promote_types(out_dtype, torch.float32)
     keys, value_channels = value.shape[1:]
-    query_score = query_score.to(dtype)
-    key_score, order = key_score.to(dtype).sort(dim=1, descending=True)
+    query_score, key_score = query_score.to(dtype), key_score.to(dtype)
+    # Only the sums of the scores count; an offset that they share with
+    # opposite signs would cancel between the prefix sums, digits and all.
+    offset = key_score.detach().mean(dim=1, keepdim=True)
+    query_score = query_score + offset
+    key_score, order = (key_score - offset).sort(dim=1, descending=True)
     value = value.to(dtype).gather(
         1, order.unsqueeze(-1).expand(-1, -1, value_channels))
 

@@ -17,7 +17,7 @@ from mmcv.cnn.bricks.plugin import infer_abbr
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from torch import Tensor, nn
 
-from .errors import InsertionError, UnknownArgumentError
+from .errors import ArgumentError, InsertionError
 from .probing import Call, probe
 from .registry import MODELS
 
@@ -58,7 +58,7 @@ def WithBlocks(base: str | type, blocks: Sequence[dict],
             unknown or do not fit, or the target cannot hold a block (it runs
             more than once per forward, or passes no tensor on). A
             ``ValueError``.
-        UnknownArgumentError: If a block does not know an argument. A
+        ArgumentError: If a block does not take an argument. A
             ``TypeError``.
     """
     if not isinstance(blocks, (list, tuple)):
@@ -95,10 +95,14 @@ class _Insertion(NamedTuple):
 
 
 def _parse(base: nn.Module, cfg: dict) -> list[_Insertion]:
+    if not isinstance(cfg, dict):
+        raise InsertionError(f'a block must be a dict, but got {cfg!r}')
     args = dict(cfg)
     block_type = args.pop('type', None)
     if isinstance(block_type, str):
-        found = MMENGINE_MODELS.get(block_type)
+        # In the current scope, like the base.
+        with MMENGINE_MODELS.switch_scope_and_registry(None) as registry:
+            found = registry.get(block_type)
         if found is None:
             raise InsertionError(
                 f'unknown block type {block_type!r}; nl_plugins has '
@@ -119,8 +123,11 @@ def _parse(base: nn.Module, cfg: dict) -> list[_Insertion]:
     places = args.pop(position)
     if isinstance(places, str):
         places = [places]
-    if not places:
-        raise InsertionError(f'{position} names no place in {cfg}')
+    if (not places or not isinstance(places, (list, tuple))
+            or not all(isinstance(place, str) for place in places)):
+        raise InsertionError(
+            f'{position} must be the path of a module or a list of paths, '
+            f'but got {places!r}')
     return [
         _Insertion(block_type, args, position, _resolve(base, position, place))
         for place in places
@@ -130,7 +137,7 @@ def _parse(base: nn.Module, cfg: dict) -> list[_Insertion]:
 def _resolve(base: nn.Module, position: str, place: str) -> str:
     """The full name of the module at a place."""
     module, names = base, []
-    for part in str(place).split('.'):
+    for part in place.split('.'):
         children = [name for name, _ in module.named_children()]
         if part.startswith('-') and part[1:].isdigit() and (
                 1 <= int(part[1:]) <= len(children)):
@@ -149,16 +156,16 @@ def _resolve(base: nn.Module, position: str, place: str) -> str:
         children = [name for name, _ in module.named_children()]
         names.append(children[0 if position == 'before' else -1])
         module = getattr(module, names[-1])
-    if isinstance(module, nn.SyncBatchNorm):
-        raise InsertionError(
-            f'{position}={place!r}: a SyncBatchNorm may be exchanged for '
-            'another norm, and the block would be lost with it; choose the '
-            'module before or after it')
     if isinstance(module, (nn.Sequential, nn.ModuleList, nn.ModuleDict)):
         raise InsertionError(
-            f'{position}={place!r}: a {type(module).__name__} does not run '
-            'itself; choose one of its children, '
+            f'{position}={place!r}: a block in a {type(module).__name__} '
+            'would become one of its layers; choose one of its children, '
             f'{", ".join(name for name, _ in module.named_children())}')
+    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        raise InsertionError(
+            f'{position}={place!r}: a {type(module).__name__} is exchanged '
+            'when norms are synchronized or fused, and the block would be '
+            'lost with it; choose the module before or after it')
     return '.'.join(names)
 
 
@@ -171,36 +178,39 @@ def _build(base: nn.Module, insertion: _Insertion,
     shape = None
     if calls is not None:
         shape = _check_calls(calls, position, place)
-    channels = shape[1] if shape else _static_channels(target, position)
+    channels = shape[1] if shape else _own_channels(target, position)
     ndim = getattr(block_type, 'ndim', None)
     if shape and ndim and len(shape) != ndim + 2:
         raise InsertionError(
             f'{block_type.__name__} takes {ndim} dimensions after batch and '
             f'channels, but the tensor {place} has the shape '
-            f'(B, {", ".join(map(str, shape[1:]))})')
+            f'(B, {shape[1]}{", ..." * (len(shape) - 2)})')
     if 'in_channels' in inspect.signature(block_type).parameters:
         if channels is None and 'in_channels' not in args:
             raise InsertionError(
                 f'the channels {place} cannot be inferred: give in_channels '
                 f'of the {block_type.__name__}')
         args = dict(in_channels=channels) | args
-        if channels not in (None, args['in_channels']):
+        if shape and channels != args['in_channels']:
             raise InsertionError(
                 f'the tensor {place} has {channels} channels, but in_channels '
                 f'of the {block_type.__name__} is {args["in_channels"]}')
-    parameters = list(target.parameters())
-    if parameters and not any(p.requires_grad for p in parameters):
-        warnings.warn(
-            f'{block_type.__name__} {place} lies in a frozen stage: the base '
-            'freezes the block with it, so it will not be trained',
-            stacklevel=4)
     try:
-        return block_type(**args)
-    except (TypeError, ValueError) as error:
-        error_type = UnknownArgumentError if isinstance(
+        block = block_type(**args)
+    except (TypeError, ValueError, KeyError) as error:
+        error_type = ArgumentError if isinstance(
             error, TypeError) else InsertionError
         raise error_type(
             f'{block_type.__name__} {place}: {error}') from error
+    parameters = list(target.parameters())
+    if parameters and not any(p.requires_grad for p in parameters):
+        warnings.warn(
+            f'{block_type.__name__} {place} lies in a frozen stage: it is '
+            'frozen with it and will not be trained',
+            stacklevel=4)
+        # Now, not with the first train() of the base: DDP counts on it.
+        block.requires_grad_(False)
+    return block
 
 
 def _attach(base: nn.Module, insertion: _Insertion, block: nn.Module) -> str:
@@ -226,7 +236,7 @@ def _check_calls(calls: list[Call], position: str,
     """The shape of the tensor at a place that can hold a block."""
     if not calls:
         raise InsertionError(
-            f'{place}: this module does not run in the forward of the base, '
+            f'{place}: this module does not run when the base is evaluated, '
             'so a block there would not either')
     if len(calls) > 1:
         raise InsertionError(
@@ -235,6 +245,10 @@ def _check_calls(calls: list[Call], position: str,
     shape = getattr(calls[0], position)
     if shape is None or len(shape) < 2:
         raise InsertionError(_no_tensor(place))
+    if shape[1] is None:
+        raise InsertionError(
+            f'{place}: the second size of this tensor follows the size of '
+            'the input, so it is not (B, C, ...), which the blocks take')
     return shape
 
 
@@ -244,19 +258,12 @@ def _no_tensor(place: str) -> str:
             'there is nothing that a block could work on')
 
 
-def _static_channels(target: nn.Module, position: str) -> int | None:
-    """Channels of a module that was not seen running."""
-    layers = [
-        m for m in target.modules()
-        if hasattr(m, 'in_channels') and hasattr(m, 'out_channels')
-        or hasattr(m, 'num_features')
-    ]
-    if not layers:
-        return None
-    layer = layers[0 if position == 'before' else -1]
-    names = ('num_features',
-             'in_channels' if position == 'before' else 'out_channels')
-    return next(getattr(layer, n) for n in names if hasattr(layer, n))
+def _own_channels(target: nn.Module, position: str) -> int | None:
+    """Channels of a layer that was not seen running, as it says itself."""
+    names = 'in_channels' if position == 'before' else 'out_channels', (
+        'num_features')
+    found = (getattr(target, name, None) for name in names)
+    return next((value for value in found if isinstance(value, int)), None)
 
 
 def _run_before(child: str, name: str, module: nn.Module,
@@ -276,6 +283,10 @@ def _run_after(child: str, name: str, module: nn.Module, args: tuple,
 def _init_weights(base: nn.Module, names: list[str], *args: Any,
                   **kwargs: Any) -> None:
     """``init_weights`` of a base, after which its blocks are new ones."""
+    if getattr(base, 'is_init', False):
+        # mmengine says that this is the second time, and changes nothing.
+        type(base).init_weights(base, *args, **kwargs)
+        return
     blocks = [base.get_submodule(name) for name in names]
     loaded = set()
 

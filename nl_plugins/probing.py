@@ -1,4 +1,5 @@
 """Find out how a module calls its submodules, without data or computing."""
+import logging
 from collections.abc import Iterable
 from functools import partial
 from typing import NamedTuple
@@ -8,24 +9,26 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 from torch.func import functional_call
 
-#: Input sizes after batch and channels, by the rank of the first convolution.
-#: They cost nothing; large enough for every stride, long enough for SlowFast.
-_SIZES = {nn.Conv1d: (64, ), nn.Conv2d: (224, 224), nn.Conv3d: (32, 224, 224)}
+_RANKS = {nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3}
 #: A multiple of the frames that video models fold into the batch.
 _BATCH = 16
+#: Frames, height and width of the inputs. They cost nothing; large enough for
+#: every stride, long enough for SlowFast. The second tells the sizes that
+#: follow the input from the channels, which do not.
+_SIZES = ((32, 224, 224), (64, 256, 320))
 
 
 class Call(NamedTuple):
     """One call of a submodule.
 
     Attributes:
-        before (tuple[int, ...], optional): Shape of the first positional
-            argument, None if that is not a tensor.
-        after (tuple[int, ...], optional): Shape of the output, None if that
-            is not a tensor.
+        before (tuple[int | None, ...], optional): Shape of the first
+            positional argument, None if that is not a tensor. A size that
+            depends on the input's is None.
+        after (tuple[int | None, ...], optional): Same of the output.
     """
-    before: tuple[int, ...] | None
-    after: tuple[int, ...] | None
+    before: tuple[int | None, ...] | None
+    after: tuple[int | None, ...] | None
 
 
 def probe(module: nn.Module,
@@ -34,8 +37,8 @@ def probe(module: nn.Module,
 
     The forward runs on meta tensors in evaluation mode: parameters and
     buffers keep their values, and nothing is computed. The input is an image,
-    a clip or a sequence, as the first convolution wants it. In a whole model
-    the backbone runs alone.
+    a clip or a sequence, whichever the module runs on. In a whole model the
+    backbone runs alone.
 
     Args:
         module (nn.Module): A backbone, or a model with a ``backbone``.
@@ -48,14 +51,39 @@ def probe(module: nn.Module,
     """
     prefix = 'backbone.' if hasattr(module, 'backbone') else ''
     root = module.backbone if prefix else module
-    image = _image(root)
-    if image is None:
+    conv = next((m for m in root.modules()
+                 if isinstance(m, tuple(_RANKS))), None)
+    if conv is None:
         return None
-    calls = {name: [] for name in names if name.startswith(prefix)}
+    targets = {
+        name: module.get_submodule(name)
+        for name in names if f'{name}.'.startswith(prefix)
+    }
+    # Frame-wise 2D video models take clips; a first convolution behind a
+    # rearrangement of the input has more channels than that.
+    rank = next(r for c, r in _RANKS.items() if isinstance(conv, c))
+    for channels in dict.fromkeys((conv.in_channels, 3)):
+        for ndim in dict.fromkeys((rank, 3)):
+            first, second = (
+                _run(root, conv, targets, (_BATCH, channels, *size[-ndim:]))
+                for size in _SIZES)
+            if first is not None:
+                return first if second is None else {
+                    name: _merge(first[name], second[name])
+                    for name in targets
+                }
+    return None
+
+
+def _run(root: nn.Module, conv: nn.Module, targets: dict[str, nn.Module],
+         shape: tuple[int, ...]) -> dict[str, list[Call]] | None:
+    """The calls of the targets for one shape of input, None if it fails."""
+    calls = {name: [] for name in targets}
     handles = [
-        module.get_submodule(name).register_forward_hook(
-            partial(_record, records)) for name, records in calls.items()
+        target.register_forward_hook(partial(_record, calls[name]))
+        for name, target in targets.items()
     ]
+    handles.append(conv.register_forward_pre_hook(_check_rank))
     state = {
         name: tensor.to('meta')
         for tensors in (root.named_parameters(), root.named_buffers())
@@ -67,12 +95,13 @@ def probe(module: nn.Module,
         for m, _ in modes:
             m.training = False
         with torch.no_grad():
-            functional_call(root, state, (image, ))
+            functional_call(root, state, (torch.empty(shape, device='meta'), ))
     except Exception as error:  # a forward is free to fail in any way
         print_log(
-            f'{type(root).__name__} does not run on shapes alone: {error}',
+            f'{type(root).__name__} does not run on the shape {shape} alone: '
+            f'{error}',
             logger='current',
-            level=10)
+            level=logging.DEBUG)
         return None
     finally:
         for m, training in modes:
@@ -82,13 +111,10 @@ def probe(module: nn.Module,
     return calls
 
 
-def _image(root: nn.Module) -> Tensor | None:
-    for m in root.modules():
-        for conv, size in _SIZES.items():
-            if isinstance(m, conv):
-                return torch.empty(
-                    _BATCH, m.in_channels, *size, device='meta')
-    return None
+def _check_rank(conv: nn.Module, args: tuple) -> None:
+    # A head that wants a list of levels takes the batch for one.
+    if args[0].dim() != conv.weight.dim():
+        raise ValueError('the module iterates over the batch')
 
 
 def _record(records: list[Call], module: nn.Module, args: tuple,
@@ -97,3 +123,14 @@ def _record(records: list[Call], module: nn.Module, args: tuple,
         tuple(value.shape) if isinstance(value, Tensor) else None
         for value in (args[0] if args else None, output))
     records.append(Call(before, after))
+
+
+def _merge(first: list[Call], second: list[Call]) -> list[Call]:
+    """Calls whose sizes are None where the two runs differ."""
+    if len(first) != len(second):
+        return first
+    return [
+        Call(*(tuple(m if m == n else None for m, n in zip(a, b)) if a
+               and b and len(a) == len(b) else a for a, b in zip(*calls)))
+        for calls in zip(first, second)
+    ]

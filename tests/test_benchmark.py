@@ -23,6 +23,13 @@ def test_what_upstream_cannot_do_is_said():
     assert 'concatenation: one of the variables needed' in table
 
 
+def test_a_process_that_dies_is_said():
+    # An input that no machine can hold.
+    case = Case('gaussian', (10**7, 10**7), 8, True, 'cpu')
+    results = compare(case, repeats=1)
+    assert all('killed' in result.error for result in results.values())
+
+
 def test_table_of_ratios():
     case = Case('dot_product', (4, 8), 16, True, 'cpu')
     table = to_markdown({

@@ -105,11 +105,32 @@ def test_dot_product_does_not_overflow_in_half_precision():
     assert relative_error(out, torch.full((1, 4, 8), 512.)) < 2e-3
 
 
-@pytest.mark.parametrize('channels', [(16, 16), (12, 5), (5, 12)])
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_concatenation_sums_half_precision_in_float32(dtype):
+    # Values that all are 1: a sum in half precision would stop growing.
+    score = torch.full((1, 8192), 4., dtype=dtype)
+    out = concatenation_attention(score, score,
+                                  torch.ones(1, 8192, 1, dtype=dtype))
+    assert out.dtype == dtype
+    assert relative_error(out, torch.full((1, 8192, 1), 8.)) < 1e-3
+
+
+def test_concatenation_of_scores_with_a_shared_offset():
+    a, b = torch.randn(2, 1, 500)
+    value = torch.randn(1, 500, 4)
+    a, b = a - 1024, b + 1024
+    pairs = a.double().unsqueeze(2) + b.double().unsqueeze(1)
+    expected = torch.relu(pairs) @ value.double() / 500
+    out = concatenation_attention(a, b, value)
+    assert relative_error(out, expected) < 1e-5
+
+
+@pytest.mark.parametrize('channels', [(16, 16), (16, 8), (12, 5), (5, 12)])
 def test_softmax_attention_holds_no_map(channels):
     n, (d, dv) = 1024, channels
+    # Laid out as they come from a convolution, positions last.
     inputs = [
-        torch.randn(1, n, c, requires_grad=True) for c in (d, d, dv)
+        torch.randn(1, c, n, requires_grad=True).mT for c in (d, d, dv)
     ]
     with LargestTensor() as largest:
         softmax_attention(*inputs, scale=1.).sum().backward()

@@ -114,10 +114,11 @@ def test_a_list_of_places_gets_a_block_each():
     assert len({model.get_submodule(name) for name in names}) == 4
 
 
-def test_blocks_at_one_place_run_in_the_order_of_the_list():
+@pytest.mark.parametrize('position', ['before', 'after'])
+def test_blocks_at_one_place_run_in_the_order_of_the_list(position):
     model = build([
-        dict(type=NL, after='layer2.0'),
-        dict(type='ContextBlock', ratio=.5, after='layer2.0'),
+        dict(type=NL, **{position: 'layer2.0'}),
+        dict(type='ContextBlock', ratio=.5, **{position: 'layer2.0'}),
     ])
     order = []
     for name in 'non_local_block', 'context_block':
@@ -221,6 +222,37 @@ model.backbone.update(
         }
 
 
+def test_places_that_only_the_target_itself_can_describe():
+    # A neck takes a list of levels, so it cannot be run on an image.
+    neck = build([dict(type=NL, before='lateral_convs.1')],
+                 base='FPN',
+                 in_channels=[8, 16],
+                 out_channels=4,
+                 num_outs=2)
+    assert neck.lateral_convs[1].non_local_block.in_channels == 16
+    head = build([dict(type=NL, after='rpn_conv')],
+                 base='RPNHead', in_channels=8, feat_channels=12)
+    assert head.rpn_conv.non_local_block.in_channels == 12
+
+
+def test_a_block_type_is_looked_up_in_the_current_scope():
+    from mmdet.registry import MODELS as MMDET_MODELS
+
+    @MMDET_MODELS.register_module(force=True)
+    class ScopedBlock(nn.Identity):
+        pass
+
+    model = build([dict(type='ScopedBlock', after='layer2.-1')])
+    assert isinstance(model.layer2[1].scoped_block, ScopedBlock)
+
+
+def test_further_arguments_of_the_target_arrive():
+    model = build([dict(type=NL, in_channels=3, before='add')],
+                  base='nl_plugins.TwoInputs')
+    x = image()
+    assert_equal(outputs(model, x), (3 * x, ))
+
+
 # Identity at the start ----------------------------------------------------
 
 
@@ -232,6 +264,15 @@ def test_a_checkpoint_with_blocks_survives_init_weights(tmp_path):
     model = build(blocks, init_cfg=dict(type='Pretrained', checkpoint=file))
     model.init_weights()
     torch.testing.assert_close(model.state_dict(), trained.state_dict())
+
+
+def test_a_second_init_weights_changes_nothing():
+    model = build([dict(type=NL, after='layer2.-1')])
+    model.init_weights()
+    randomize(model)
+    state = copy.deepcopy(model.state_dict())
+    model.init_weights()
+    torch.testing.assert_close(model.state_dict(), state, rtol=0, atol=0)
 
 
 def test_a_checkpoint_without_blocks_leaves_them_an_identity(tmp_path):
@@ -397,7 +438,10 @@ def test_activation_checkpointing_gives_the_same_gradients():
     (dict(type='nl_plugins.NonLocal4d', after='layer2'),
      "unknown block type 'nl_plugins.NonLocal4d'.*'nl_plugins.NonLocal2d'"),
     (dict(after='layer2'), "a block needs a 'type'"),
-    (dict(type=NL, after=[]), 'after names no place'),
+    (dict(type=NL, after=[]), r'after must be the path .* but got \[\]'),
+    (dict(type=NL, after=3), 'after must be the path .* but got 3'),
+    (dict(type=NL, after='layer2', norm_cfg=dict(type='BM')),
+     "NonLocal2d after='layer2.1': .*Cannot find"),
     (dict(type=NL), "one of 'before' and 'after', but got none"),
     (dict(type=NL, after='layer2', before='layer3'), 'one of'),
     (dict(type=NL, after='layer2', in_channels=99),
@@ -420,16 +464,37 @@ def test_an_unknown_argument_of_a_block_is_named():
         build([dict(type=NL, after='layer2', redution=4)])
 
 
-def test_a_block_on_a_sync_norm_is_refused():
-    # Without a process group it is exchanged, and its hooks are forgotten.
-    with pytest.raises(ValueError, match='SyncBatchNorm may be exchanged'):
+@pytest.mark.parametrize('norm', ['BN', 'SyncBN'])
+def test_a_block_on_a_batch_norm_is_refused(norm):
+    # It is exchanged by SyncBN conversions, which forget its hooks.
+    with pytest.raises(ValueError, match='BatchNorm.* is exchanged when'):
         build([dict(type=NL, after='layer2.0.bn1')],
-              norm_cfg=dict(type='SyncBN'))
+              norm_cfg=dict(type=norm))
 
 
-def test_blocks_must_be_a_list():
+def test_blocks_must_be_a_list_of_dicts():
     with pytest.raises(ValueError, match='blocks must be a list'):
         build(dict(type=NL, after='layer2'))
+    with pytest.raises(ValueError, match="a block must be a dict, .*'NL'"):
+        build(['NL'])
+
+
+def test_a_tensor_whose_second_size_is_not_its_channels_is_refused():
+    with pytest.raises(ValueError, match=r'it is not \(B, C, ...\)'):
+        build([dict(type='nl_plugins.NonLocal1d', after='stages.2.blocks.-1')],
+              base='SwinTransformer')
+
+
+def test_a_place_in_the_backbone_of_a_whole_model_is_checked():
+    cfg = dict(
+        backbone=dict(type='ResNet', depth=18),
+        neck=dict(type='FPN', in_channels=[64], out_channels=64, num_outs=1),
+        bbox_head=dict(type='RetinaHead', num_classes=2, in_channels=64))
+    with pytest.raises(ValueError, match='runs 2 times per forward'):
+        build([dict(type=NL, after='backbone.layer2.0.relu')],
+              base='RetinaNet', **cfg)
+    with pytest.raises(ValueError, match='returns no single tensor'):
+        build([dict(type=NL, after='backbone')], base='RetinaNet', **cfg)
 
 
 @MODELS.register_module()
@@ -455,12 +520,29 @@ class Pair(nn.Module):
 
 @pytest.mark.parametrize('place, message', [
     (dict(after='pair'), 'returns no single tensor'),
-    (dict(after='idle'), 'does not run in the forward'),
-    (dict(after='some'), 'a ModuleList does not run itself.* 0'),
+    (dict(after='idle'), 'does not run when'),
+    (dict(after='some'), 'in a ModuleList would become .* 0'),
 ])
 def test_a_target_that_cannot_hold_a_block_is_named(place, message):
     with pytest.raises(ValueError, match=message):
         build([dict(type=NL, **place)], base='nl_plugins.Oddities')
+
+
+@MODELS.register_module()
+class TwoInputs(nn.Module):
+
+    def __init__(self):
+        super().__init__()
+        self.add = Add()
+
+    def forward(self, x):
+        return self.add(x, 2 * x)
+
+
+class Add(nn.Module):
+
+    def forward(self, x, y):
+        return x + y
 
 
 @MODELS.register_module()
@@ -492,7 +574,10 @@ def test_a_target_seen_to_fail_only_when_it_runs_is_named():
 
 def test_blocks_in_a_frozen_stage_warn_each():
     with pytest.warns(UserWarning, match='layer1.1.*frozen stage') as record:
-        build([dict(type=NL, after=['layer1', 'layer1.-1'])], frozen_stages=1)
+        model = build([dict(type=NL, after=['layer1', 'layer1.-1'])],
+                      frozen_stages=1)
+    # Frozen before the first train(), or DDP waits for their gradients.
+    assert not any(p.requires_grad for p in model.layer1.parameters())
     assert len([r for r in record if 'frozen' in str(r.message)]) == 2
     with warnings.catch_warnings():
         warnings.simplefilter('error')

@@ -11,4 +11,6 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 bash "$ROOT/tools/install.sh"
 cd "$ROOT"
+# Small tensors: more threads would mostly wait for one another.
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 exec "$(environment)/bin/python" tools/demo.py "$@"

@@ -90,10 +90,12 @@ class NonLocalBlock(_NonLocalNd):
                     f'compares the input itself, but got {key_channels}')
             self.key_channels = in_channels
         else:
-            self.key_channels = key_channels or self.inter_channels
+            self.key_channels = (
+                self.inter_channels if key_channels is None else key_channels)
         # Without an output layer the value has to fit the input itself.
-        self.value_channels = value_channels or (
-            in_channels if gate else self.inter_channels)
+        if value_channels is None:
+            value_channels = in_channels if gate else self.inter_channels
+        self.value_channels = value_channels
         _check_positive('key_channels', self.key_channels)
         _check_positive('value_channels', self.value_channels)
         if gate and self.value_channels != in_channels:

@@ -92,9 +92,12 @@ def test_a_new_block_is_an_identity_and_learns(kwargs):
         optimizer.zero_grad()
         (block(x) - target).square().mean().backward()
         optimizer.step()
-    # Nothing is stuck at zero.
+    # Nothing is stuck at zero, but for the biases that shift all logits of a
+    # softmax alike.
+    without_effect = ('theta.conv.bias', 'phi.conv.bias', 'conv_mask.bias')
     for name, parameter in block.named_parameters():
-        assert parameter.grad.any(), name
+        if name not in without_effect:
+            assert parameter.grad.abs().max() > 1e-9, name
 
 
 @pytest.mark.parametrize('kwargs', [
@@ -102,9 +105,9 @@ def test_a_new_block_is_an_identity_and_learns(kwargs):
     dict(terms=('unary', ))
 ])
 def test_no_map_of_all_pairs_is_built(kwargs):
-    x = torch.randn(1, 12, 32, 32, requires_grad=True)
+    x = torch.randn(1, 32, 32, 32, requires_grad=True)
     with LargestTensor() as largest:
-        DisentangledNonLocal2d(12, **kwargs)(x).sum().backward()
+        DisentangledNonLocal2d(32, **kwargs)(x).sum().backward()
     assert largest.numel < 1024**2 / 2
 
 

@@ -101,14 +101,16 @@ def test_std_and_zeros_init_set_the_initial_weights():
     dict(mode='gaussian'),
     dict(),
     dict(sub_sample=True),
-    dict(key_channels=5, gate='scalar'),
+    dict(key_channels=8, gate='scalar'),
     dict(mode='dot_product'),
     dict(mode='concatenation'),
 ])
 def test_no_map_of_all_pairs_is_built(kwargs, dtype):
+    # 32 channels: sizes that need no padding, which would hide the lack of
+    # a contiguous layout.
     n = 32 * 32
-    block = block_of(2, **kwargs)
-    x = torch.randn(1, 12, 32, 32, requires_grad=True)
+    block = nl_plugins.NonLocal2d(32, **kwargs)
+    x = torch.randn(1, 32, 32, 32, requires_grad=True)
     pairs = n * n // 4 if kwargs.get('sub_sample') else n * n
     with LargestTensor() as largest, torch.autocast(
             'cpu', dtype, enabled=dtype != torch.float32):
