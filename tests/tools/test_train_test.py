@@ -55,6 +55,9 @@ def start(arguments: list[str], folder: Path) -> subprocess.Popen:
         cwd=folder,
         env=os.environ | {
             'OMP_NUM_THREADS': '1',
+            # The scripts run the Python of the active environment.
+            'PATH': os.pathsep.join(
+                [str(Path(sys.executable).parent), os.environ['PATH']]),
             'PORT': str(free_port())
         },
         stdout=subprocess.PIPE,
