@@ -1,8 +1,43 @@
-"""Every test starts from the same random numbers."""
+"""Fixtures of several files."""
+from pathlib import Path
+
 import pytest
 import torch
+from mmengine.config import Config
+from mmengine.runner import Runner
+from toy_run import TOY
+
+from nl_plugins import engine, loading
 
 
 @pytest.fixture(autouse=True)
 def seed():
+    """Every test starts from the same random numbers."""
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def toy(tmp_path, monkeypatch):
+    """Loads the config of the toy, in an empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    # mmengine keeps loggers and message hubs by the name of the experiment.
+    Path(f'{tmp_path.name}.py').write_text(TOY)
+
+    def load(**kwargs) -> Config:
+        options = {key.replace('__', '.'): v for key, v in kwargs.items()}
+        return loading.load_config(f'{tmp_path.name}.py', options, 'work')
+
+    return load
+
+
+@pytest.fixture
+def no_runner(monkeypatch):
+    """Makes it an error to build a runner."""
+    monkeypatch.setattr(Runner, 'from_cfg', None)
+
+
+@pytest.fixture
+def checkpoint(toy) -> str:
+    """A checkpoint of the toy, after one epoch."""
+    engine.train(toy(train_cfg__max_epochs=1))
+    return 'work/epoch_1.pth'

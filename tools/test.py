@@ -2,7 +2,7 @@
 import argparse
 import os
 
-from nl_plugins import engine
+from nl_plugins import command_line, engine, loading
 
 
 def parse_args() -> argparse.Namespace:
@@ -34,15 +34,15 @@ def parse_args() -> argparse.Namespace:
         help='how long --show shows a picture (default: 2)')
     parser.add_argument(
         '--tta', action='store_true', help='use test time augmentation')
-    engine.add_common_arguments(parser)
+    command_line.add_common_arguments(parser)
     return parser.parse_args()
 
 
 def main() -> None:
     args = parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    with engine.clear_errors():
-        cfg = engine.load_config(args.config, args.cfg_options, args.work_dir,
+    with command_line.clear_errors():
+        cfg = loading.load_config(args.config, args.cfg_options, args.work_dir,
                                  args.launcher)
         engine.test(cfg, args.checkpoint, args.out, args.show, args.show_dir,
                     args.wait_time, args.tta)

@@ -2,7 +2,7 @@
 import argparse
 import os
 
-from nl_plugins import engine
+from nl_plugins import command_line, engine, loading
 
 
 def parse_args() -> argparse.Namespace:
@@ -27,15 +27,15 @@ def parse_args() -> argparse.Namespace:
         action='store_true',
         help='scale the learning rate by the ratio of the batch size to '
         'auto_scale_lr.base_batch_size of the config')
-    engine.add_common_arguments(parser)
+    command_line.add_common_arguments(parser)
     return parser.parse_args()
 
 
 def main() -> None:
     args = parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    with engine.clear_errors():
-        cfg = engine.load_config(args.config, args.cfg_options, args.work_dir,
+    with command_line.clear_errors():
+        cfg = loading.load_config(args.config, args.cfg_options, args.work_dir,
                                  args.launcher)
         engine.train(cfg, args.resume, args.amp, args.auto_scale_lr)
 

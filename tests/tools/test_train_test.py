@@ -13,7 +13,7 @@ import pytest
 import tiny_coco
 import torch
 
-from nl_plugins import engine
+from nl_plugins import engine, loading
 
 REPOSITORY = Path(__file__).parents[2]
 TOOLS = REPOSITORY / 'tools'
@@ -195,7 +195,7 @@ def test_test_time_augmentation(folder, trained, monkeypatch):
         if 'mask_head' not in key
     }
     torch.save(checkpoint, 'boxes.pth')
-    cfg = engine.load_config(
+    cfg = loading.load_config(
         'nl.py', {
             **options(folder), 'model.roi_head.mask_head': None,
             'test_evaluator.metric': 'bbox'

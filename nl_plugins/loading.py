@@ -1,0 +1,161 @@
+"""Find and load configs, of this repository and of the toolboxes."""
+import difflib
+import importlib
+import importlib.util
+import os
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.config.utils import MODULE2PACKAGE
+
+from .errors import ConfigNotFoundError, ToolboxNotInstalledError
+
+# The toolboxes that this project is for, with the extra that brings them.
+_EXTRAS = dict(mmdet='det', mmseg='seg', mmaction='video')
+
+
+def load_config(name: str,
+                options: dict | None = None,
+                work_dir: str | None = None,
+                launcher: str = 'none') -> Config:
+    """Load a config from a file or, by its name, from a toolbox.
+
+    Args:
+        name (str): Path of a config, or its name in upstream's form, such as
+            ``'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'``.
+        options (dict, optional): Settings to override, with dotted keys.
+            Defaults to None.
+        work_dir (str, optional): Folder of logs and checkpoints. Defaults to
+            None: ``work_dir`` of the config, or
+            ``./work_dirs/<name of the config>``.
+        launcher (str): ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
+            Defaults to ``'none'``.
+
+    Returns:
+        Config: The config, its toolbox imported and registered.
+
+    Raises:
+        ConfigNotFoundError: There is no such config.
+        ToolboxNotInstalledError: Its toolbox cannot be imported.
+    """
+    path = _find_config(name)
+    try:
+        cfg = Config.fromfile(path)
+    except FileNotFoundError as error:
+        raise ConfigNotFoundError(
+            f'{name}: a config that it inherits is missing: {error}') from None
+    except ModuleNotFoundError as error:
+        raise ToolboxNotInstalledError(
+            f'{name}: {error}. {_how_to_install(error)}') from None
+    cfg.merge_from_dict(options or {})
+    cfg.launcher = launcher
+    if work_dir is not None:
+        cfg.work_dir = work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = os.path.join('./work_dirs', path.stem)
+    _import_toolbox(cfg.get('default_scope'))
+    return cfg
+
+
+def _find_config(name: str) -> Path:
+    """The file of a config."""
+    package, separator, inner = name.rpartition('::')
+    if not separator:
+        path = Path(name)
+        if path.is_file():
+            return path
+        raise ConfigNotFoundError(
+            f"there is no config '{name}'{_suggest(name, _all_configs())}")
+    if package not in MODULE2PACKAGE:
+        raise ConfigNotFoundError(
+            f"there is no config '{name}': '{package}' is not a toolbox of "
+            f'OpenMMLab{_suggest(package, {key: key for key in _EXTRAS})}')
+    root = _upstream_configs(package)
+    if root is None:
+        raise ToolboxNotInstalledError(
+            f"'{name}' needs {package}, which is not installed. "
+            f'{_how_to_install(package)}')
+    if (root / inner).is_file():
+        return root / inner
+    names = _spell_configs(root, f'{package}::')
+    raise ConfigNotFoundError(
+        f"there is no config '{inner}' in {package}{_suggest(inner, names)}")
+
+
+def _upstream_configs(package: str) -> Path | None:
+    """The folder of configs that a toolbox brings, without importing it."""
+    spec = importlib.util.find_spec(package)
+    if spec is None:
+        return None
+    return Path(spec.submodule_search_locations[0], '.mim', 'configs')
+
+
+def _spell_configs(root: Path, prefix: str) -> dict[str, str]:
+    """Configs below a folder, and how each is written as an argument."""
+    names = (path.relative_to(root).as_posix() for path in root.rglob('*.py'))
+    return {name: prefix + name for name in names}
+
+
+def _all_configs() -> dict[str, str]:
+    """All configs that could be meant: of the toolboxes and our own."""
+    found = {}
+    for package in _EXTRAS:
+        root = _upstream_configs(package)
+        if root is not None:
+            found |= _spell_configs(root, f'{package}::')
+    return found | _spell_configs(
+        Path(__file__).parents[1] / 'configs', 'configs/')
+
+
+def _suggest(name: str, known: dict[str, str]) -> str:
+    """The end of a message about an unknown name: what it resembles."""
+    name = name.rpartition('configs/')[2]
+    close = difflib.get_close_matches(name, known, n=3)
+    if not close:
+        return ''
+    return '; did you mean ' + ' or '.join(known[key] for key in close) + '?'
+
+
+# Toolboxes ----------------------------------------------------------------
+
+
+def _import_toolbox(scope: str | None) -> None:
+    """Import the toolbox that a config names and register its modules."""
+    if scope in (None, 'mmengine', 'nl_plugins'):
+        return
+    try:
+        utils = importlib.import_module(f'{scope}.utils')
+        utils.register_all_modules(init_default_scope=False)
+    except ModuleNotFoundError as error:
+        raise ToolboxNotInstalledError(
+            f'the config needs {scope}, which cannot be imported: {error}. '
+            f'{_how_to_install(scope)}') from error
+    if scope == 'mmdet':
+        # As its tools do: fewer repeated compilations with torch.compile.
+        utils.setup_cache_size_limit_of_dynamo()
+
+
+def toolbox(cfg: Config) -> str | None:
+    """The toolbox of a config.
+
+    Configs in pure Python have no default scope, but classes for types.
+
+    Args:
+        cfg (Config): A config.
+
+    Returns:
+        str, optional: Name of its package, such as ``'mmdet'``.
+    """
+    scope = cfg.get('default_scope')
+    if scope is None:
+        dataset = (cfg.get('test_dataloader') or {}).get('dataset', {})
+        scope = getattr(dataset.get('type'), '__module__', '').split('.')[0]
+    return scope
+
+
+def _how_to_install(missing: object) -> str:
+    """What to do about a toolbox that is missing."""
+    extra = next((extra for name, extra in _EXTRAS.items()
+                  if name in str(missing)), 'all')
+    return ('Install it with: bash tools/install.sh, or: pip install '
+            f"'nl_plugins[{extra}]'")
