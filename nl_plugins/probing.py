@@ -64,14 +64,15 @@ def probe(module: nn.Module,
     rank = next(r for c, r in _RANKS.items() if isinstance(conv, c))
     for channels in dict.fromkeys((conv.in_channels, 3)):
         for ndim in dict.fromkeys((rank, 3)):
-            first, second = (
-                _run(root, conv, targets, (_BATCH, channels, *size[-ndim:]))
-                for size in _SIZES)
-            if first is not None:
-                return first if second is None else {
-                    name: _merge(first[name], second[name])
-                    for name in targets
-                }
+            shapes = [(_BATCH, channels, *size[-ndim:]) for size in _SIZES]
+            first = _run(root, conv, targets, shapes[0])
+            if first is None:
+                continue
+            second = _run(root, conv, targets, shapes[1]) or first
+            return {
+                name: _merge(first[name], second[name])
+                for name in targets
+            }
     return None
 
 
