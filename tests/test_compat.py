@@ -23,8 +23,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from nl_plugins import compat
-from nl_plugins.engine import load_config
 from nl_plugins.errors import CheckpointReadError
+from nl_plugins.loading import load_config
 
 
 def run_python(code: str, path: Path | None = None) -> None:
