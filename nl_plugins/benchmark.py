@@ -17,7 +17,7 @@ from mmcv import cnn
 from torch import nn
 
 from .blocks import DisentangledNonLocal2d, NonLocal2d
-from .blocks.non_local import MODES
+from .blocks.base import MODES
 
 #: Names of the blocks that can be compared.
 BLOCKS = (*MODES, 'disentangled')

@@ -15,6 +15,13 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd import forward_ad
+
+from .chunked import (
+    SMALL,
+    ChunkedSoftmaxAttention,
+    explicit_softmax_attention,
+)
 
 
 def softmax_attention(query: Tensor,
@@ -28,9 +35,12 @@ def softmax_attention(query: Tensor,
 
     It is the Gaussian and the embedded Gaussian function (eq. 2 and 3) and
     the whitened pairwise term of the disentangled block. Memory is linear in
-    the number of positions: it runs in a fused kernel, whose conditions
-    (contiguous, equal head sizes, no mask that needs a gradient) are
-    established here.
+    the number of positions: it runs in PyTorch's fused kernels or in chunks
+    of queries, and holds the map only where that is a small multiple of the
+    operands. Half precision input is multiplied and summed in float32.
+
+    PyTorch's fused kernels have no second derivative; inside of
+    ``torch.nn.attention.sdpa_kernel(SDPBackend.MATH)`` there is one.
 
     Args:
         query (Tensor): Shape ``(B, Nq, D)``.
@@ -41,7 +51,7 @@ def softmax_attention(query: Tensor,
             of the logits. Defaults to None, which is 0.
 
     Returns:
-        Tensor: Shape ``(B, Nq, Dv)``.
+        Tensor: Shape ``(B, Nq, Dv)``, in the type of ``value``.
 
     Raises:
         ValueError: If the shapes do not fit.
@@ -56,16 +66,17 @@ def softmax_attention(query: Tensor,
         # it would switch the fused kernel off.
         query = torch.cat([query, torch.ones_like(query[..., :1])], dim=-1)
         key = torch.cat([key, (key_bias / scale).unsqueeze(-1)], dim=-1)
-    value_channels = value.shape[-1]
-    # The fused kernels want one size for all three, a multiple of 8 for the
-    # half precision ones. Zeros change neither the logits nor the sum.
-    channels = max(query.shape[-1], value_channels)
-    channels += -channels % 8
-    query, key, value = (
-        F.pad(t, (0, channels - t.shape[-1])).contiguous().unsqueeze(1)
-        for t in (query, key, value))
-    out = F.scaled_dot_product_attention(query, key, value, scale=scale)
-    return out.squeeze(1)[..., :value_channels]
+    form = _softmax_form(query, key, value)
+    if form == 'fused':
+        return _fused_softmax_attention(query, key, value, scale)
+    dtype = torch.promote_types(value.dtype, torch.float32)
+    with _without_autocast(query):
+        tensors = (t.to(dtype) for t in (query, key, value))
+        if form == 'chunked':
+            out = ChunkedSoftmaxAttention.apply(*tensors, scale)
+        else:
+            out = explicit_softmax_attention(*tensors, scale)
+    return out.to(value.dtype)
 
 
 def dot_product_attention(query: Tensor, key: Tensor,
@@ -100,7 +111,8 @@ def dot_product_attention(query: Tensor, key: Tensor,
     with _without_autocast(query):
         query, key, value = (t.to(dtype) for t in (query, key, value))
         key = key / keys
-        if through_channels <= through_positions:
+        if torch.compiler.is_compiling() or (
+                through_channels <= through_positions):
             out = query @ (key.transpose(1, 2) @ value)
         else:
             out = (query @ key.transpose(1, 2)) @ value
@@ -144,13 +156,18 @@ def concatenation_attention(query_score: Tensor, key_score: Tensor,
     out_dtype = value.dtype
     dtype = torch.promote_types(out_dtype, torch.float32)
     keys, value_channels = value.shape[1:]
-    query_score, key_score = query_score.to(dtype), key_score.to(dtype)
+    query_score, key_score, value = (
+        t.to(dtype) for t in (query_score, key_score, value))
+    if torch.onnx.is_in_onnx_export():  # ONNX has no search in sorted lists
+        weights = torch.relu(query_score.unsqueeze(2) + key_score.unsqueeze(1))
+        with _without_autocast(value):
+            return (weights / keys @ value).to(out_dtype)
     # Only the sums of the scores count; an offset that they share with
     # opposite signs would cancel between the prefix sums, digits and all.
     offset = key_score.detach().mean(dim=1, keepdim=True)
     query_score = query_score + offset
     key_score, order = (key_score - offset).sort(dim=1, descending=True)
-    value = value.to(dtype).gather(
+    value = value.gather(
         1, order.unsqueeze(-1).expand(-1, -1, value_channels))
 
     # -b rises along the keys, so the search counts the keys with -b < a.
@@ -163,7 +180,57 @@ def concatenation_attention(query_score: Tensor, key_score: Tensor,
 
     out = query_score.unsqueeze(-1) * prefix_sums(value)
     out = out + prefix_sums(key_score.unsqueeze(-1) * value)
+    # A weight of 0 does not hide a value of NaN.
+    out = out + 0 * value.sum(dim=1, keepdim=True)
     return (out / keys).to(out_dtype)
+
+
+def _softmax_form(query: Tensor, key: Tensor, value: Tensor) -> str:
+    """The fastest form: ``'explicit'``, ``'fused'`` or ``'chunked'``.
+
+    ``tools/benchmark.py --forms`` measures all three. The constants are those
+    of CPUs; a GPU has fused kernels for every size, but not for float64.
+    """
+    keys, channels, value_channels = *key.shape[1:], value.shape[2]
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return 'fused'  # a graph is for any size, and takes one operator
+    if any(forward_ad.unpack_dual(t).tangent is not None
+           for t in (query, key, value)):
+        return 'explicit'  # the others have no forward derivative
+    if not query.device.type == 'cpu':
+        return 'chunked' if value.dtype == torch.float64 else 'fused'
+    # Below, making the weights anew in the backward takes longer than to
+    # keep them. PyTorch's kernel loses NaN with fewer than 16 keys.
+    if keys <= max(SMALL * (channels + value_channels), 16):
+        return 'explicit'
+    # The fused kernel wants key and value of one size. Forward and backward
+    # take 4 products over the one and 3 over the other; chunks are slower by
+    # a tenth.
+    padded = 7 * max(channels, value_channels)
+    needed = 4 * channels + 3 * value_channels
+    return 'fused' if padded <= 1.1 * needed else 'chunked'
+
+
+def _fused_softmax_attention(query: Tensor, key: Tensor, value: Tensor,
+                             scale: float) -> Tensor:
+    """PyTorch's kernel, with its conditions established.
+
+    It wants contiguous operands, and sizes that are multiples of 8 in half
+    precision; on CPUs, and in the flash kernels of GPUs (to 256), one size
+    for all three. Zeros change neither the logits nor the sum.
+    """
+    value_channels = value.shape[-1]
+    sizes = [t.shape[-1] for t in (query, key, value)]
+    # A trace shows what is needed: it is exported, or counted.
+    if not torch.jit.is_tracing():
+        sizes = [size + -size % 8 for size in sizes]
+        if query.device.type == 'cpu' or max(sizes) <= 256:
+            sizes = [max(sizes)] * 3
+    query, key, value = (
+        F.pad(t, (0, size - t.shape[-1])).to(value.dtype).contiguous()
+        .unsqueeze(1) for t, size in zip((query, key, value), sizes))
+    out = F.scaled_dot_product_attention(query, key, value, scale=scale)
+    return out.squeeze(1)[..., :value_channels].to(value.dtype)
 
 
 def _without_autocast(tensor: Tensor) -> AbstractContextManager:

@@ -91,52 +91,122 @@ def in_float64(block: nn.Module) -> nn.Module:
     return block
 
 
-def _project(layer: nn.Module, x: Tensor) -> Tensor:
-    """A 1 x 1 convolution and a pooling, ``(B, C, *size)`` to (B, N, C')."""
-    pool = None
+def _convolve(layer: nn.Module, x: Tensor) -> Tensor:
+    """A 1 x 1 convolution, alone or as the first of a Sequential."""
     if isinstance(layer, nn.Sequential):
-        layer, pool = layer
+        layer = layer[0]
     conv = getattr(layer, 'conv', layer)
-    if not hasattr(conv, 'weight'):  # the Gaussian's key is pooled alone
-        return conv(x).flatten(2).mT
-    x = torch.einsum('oc,bcn->bon', conv.weight.flatten(1),
-                     x.flatten(2)).unflatten(2, x.shape[2:])
-    x = x + conv.bias.reshape(-1, *[1] * (x.dim() - 2))
-    return (pool(x) if pool else x).flatten(2).mT
+    out = torch.einsum('oc,bcn->bon', conv.weight.flatten(1), x.flatten(2))
+    return (out + conv.bias[:, None]).unflatten(2, x.shape[2:])
+
+
+def _pool(x: Tensor, kernel: tuple[int, ...]) -> Tensor:
+    """The maximum over windows that do not overlap."""
+    for dim, k in enumerate(kernel, start=2):
+        x = x.narrow(dim, 0, x.shape[dim] // k * k)
+        x = x.unflatten(dim, (-1, k)).amax(dim + 1)
+    return x
+
+
+def _groups(axes: str, size: tuple[int, ...]) -> list[tuple]:
+    """Index of the positions that attend to each other, for each group."""
+    if axes == 'space':
+        return [(slice(None), slice(None), t) for t in range(size[0])]
+    if axes == 'time':
+        return [(slice(None), slice(None), slice(None), h, w)
+                for h in range(size[1]) for w in range(size[2])]
+    return [()]
 
 
 def _formula(block: nn.Module, x: Tensor) -> Tensor:
-    terms = getattr(block, 'terms', ('pairwise', ))
-    value = _project(block.g, x)
-    y = 0
-    if 'pairwise' in terms:
-        query = key = x.flatten(2).mT
-        if block.mode != 'gaussian':
-            query, key = _project(block.theta, x), _project(block.phi, x)
-        elif block.sub_sample:
-            key = _project(block.phi, x)
-        scale, w_f = 1., None
-        if block.mode == 'embedded_gaussian' and block.use_scale:
-            scale = 1 / math.sqrt(query.shape[2])
-        if block.mode == 'concatenation':
-            w_f = block.concat_project.conv.weight.flatten()
-        if getattr(block, 'whiten', None):
-            query = query - query.mean(1, keepdim=True)
-            key = key - key.mean(1, keepdim=True)
-        if 'gaussian' in block.mode:
-            scale = scale / getattr(block, 'temperature', 1.)
-        y = pairwise_weights(block.mode, query, key, scale, w_f) @ value
-        if block.gate:
-            y = block.gamma * y
-    if 'unary' in terms:
-        logits = _project(block.conv_mask, x)
-        if block.sub_sample:
-            logits = block.pool(logits.mT.unflatten(
-                2, x.shape[2:])).flatten(2).mT
-        weights = torch.exp(logits - logits.logsumexp(1, keepdim=True))
-        y = y + (weights * value).sum(1, keepdim=True)
-    y = y.expand(-1, x[0, 0].numel(), -1).mT.unflatten(2, x.shape[2:])
+    """Every option of the blocks, by loops over samples, groups and heads."""
+    if getattr(block, 'num_frames', None):
+        clips = x.unflatten(0, (-1, block.num_frames)).transpose(1, 2)
+        frames = copy.copy(block)
+        frames.num_frames = None
+        return _formula(frames, clips).transpose(1, 2).flatten(0, 1)
+    source = x
+    if block.sub_sample == 'before':
+        source = _pool(x, block.pool_size)
+    layers = dict(query=(getattr(block, 'theta', None), x),
+                  key=(getattr(block, 'theta' if block.share_query_key else
+                               'phi', None), source),
+                  value=(block.g, source),
+                  mask=(getattr(block, 'conv_mask', None), source))
+    parts = {}
+    for name, (layer, features) in layers.items():
+        if block.mode == 'gaussian' and name in ('query', 'key'):
+            parts[name] = features
+        elif layer is not None:
+            parts[name] = _convolve(layer, features)
+        if name != 'query' and block.sub_sample is True and name in parts:
+            parts[name] = _pool(parts[name], block.pool_size)
+    axes = getattr(block, 'axes', 'spacetime')
+    size = x.shape[2:]
+    y = x.new_zeros(len(x), block.value_channels, *size)
+    for b in range(len(x)):
+        for group in _groups(axes, size):
+            tokens = {
+                name: part[b][(slice(None), *group[2:])].flatten(1).T
+                for name, part in parts.items()
+            }
+            place = y[b][(slice(None), *group[2:])]
+            place.copy_(
+                _attend(block, **tokens).expand(place[0].numel(), -1).T
+                .reshape(place.shape))
     if not block.gate:
-        out = _project(block.conv_out, y).mT
-        y = out.unflatten(2, x.shape[2:])
+        y = _convolve(block.conv_out, y)
     return x + y
+
+
+def _attend(block: nn.Module, value: Tensor, query: Tensor | None = None,
+            key: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+    """What the tokens of one group attend to, ``(N, C)`` each."""
+    terms = getattr(block, 'terms', ('pairwise', ))
+    softmax = 'gaussian' in block.mode
+    heads = block.num_heads
+    scale = 1.
+    if block.mode == 'embedded_gaussian' and block.use_scale:
+        scale = 1 / math.sqrt(block.key_channels / heads)
+    mean, centred = None, (query, key)
+    if query is not None:
+        mean = query.mean(0)
+        whiten = getattr(block, 'whiten', None)
+        if whiten == 'channel':
+            centred = [t - t.mean(0) for t in centred]
+        if whiten == 'layer':
+            centred = [t - t.mean() for t in centred]
+    outputs = []
+    for h in range(heads):
+        def part(t, h=h):
+            width = t.shape[-1] // heads
+            return t[..., h * width:(h + 1) * width]
+
+        logits = None
+        if 'unary' in terms:
+            logits = mask[:, 0] if mask is not None else (
+                scale * part(key) @ part(mean))
+        out = 0
+        if 'pairwise' in terms:
+            q, k = (part(t)[None] for t in centred)
+            w_f = None
+            if block.mode == 'concatenation':
+                w_f = torch.cat([
+                    part(w) for w in
+                    block.concat_project.conv.weight.flatten().chunk(2)])
+            factor = scale
+            if softmax:
+                factor = scale / getattr(block, 'temperature', 1.)
+            if getattr(block, 'coupling', 'add') == 'mul':
+                weights = torch.exp(factor * q[0] @ k[0].T + logits)
+                weights, logits = weights / weights.sum(1, keepdim=True), None
+            else:
+                weights = pairwise_weights(block.mode, q, k, factor, w_f)[0]
+            out = weights @ part(value)
+            if block.gate:
+                out = block.gamma * out
+        if logits is not None:
+            weights = torch.exp(logits - logits.logsumexp(0))
+            out = out + (weights[:, None] * part(value)).sum(0, keepdim=True)
+        outputs.append(out)
+    return torch.cat(outputs, dim=1)

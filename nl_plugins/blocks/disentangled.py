@@ -1,21 +1,17 @@
 """Disentangled non-local blocks: a whitened pairwise and a unary term.
 
-Letters as in :mod:`nl_plugins.blocks.non_local`.
+Letters as in :mod:`nl_plugins.blocks.base`.
 """
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmengine.model import constant_init, normal_init
 from torch import Tensor, nn
 
 from ..registry import MODELS
-from .non_local import (
-    AttentionWeights,
-    NonLocal1d,
-    NonLocal2d,
-    NonLocal3d,
-    NonLocalBlock,
-)
+from .base import SOFTMAX_MODES, NonLocalBlock
+from .non_local import NonLocal1d, NonLocal2d, NonLocal3d
 
 TERMS = ('pairwise', 'unary')
 
@@ -28,11 +24,13 @@ class DisentangledBlock(NonLocalBlock):
 
     def __init__(self,
                  in_channels: int,
-                 *args,
+                 *args: Any,
                  temperature: float = 0.05,
                  terms: Sequence[str] = TERMS,
+                 coupling: str = 'add',
+                 unary: str = 'separate',
                  whiten: str | None = 'channel',
-                 **kwargs) -> None:
+                 **kwargs: Any) -> None:
         if not temperature > 0:
             raise ValueError(
                 f'temperature must be greater than 0, but got {temperature!r}')
@@ -40,21 +38,42 @@ class DisentangledBlock(NonLocalBlock):
                 or not set(terms) <= set(TERMS)):
             raise ValueError(f'terms must be one or both of {TERMS}, but got '
                              f'{terms!r}')
-        if whiten not in (None, 'channel'):
+        if coupling not in ('add', 'mul'):
             raise ValueError(
-                f"whiten must be None or 'channel', but got {whiten!r}")
-        super().__init__(in_channels, *args, **kwargs)
-        if self.gate and 'pairwise' not in terms:
-            raise ValueError('gate scales the pairwise term, so it must be '
-                             f'None with terms={tuple(terms)}, but got '
-                             f'{self.gate!r}')
-        self.temperature = temperature
+                f"coupling must be 'add' or 'mul', but got {coupling!r}")
+        if unary not in ('separate', 'shared'):
+            raise ValueError(
+                f"unary must be 'separate' or 'shared', but got {unary!r}")
+        if whiten not in (None, 'channel', 'layer'):
+            raise ValueError("whiten must be None, 'channel' or 'layer', but "
+                             f'got {whiten!r}')
         self.terms = tuple(terms)
+        self.pairwise = 'pairwise' in terms
+        self.unary = unary if 'unary' in terms else None
+        super().__init__(in_channels, *args, **kwargs)
+        if self.gate and not self.pairwise:
+            raise ValueError('gate scales the pairwise term, so it must be '
+                             f'None with terms={self.terms}, but got '
+                             f'{self.gate!r}')
+        if coupling == 'mul' and not (self.pairwise and self.unary
+                                      and self.mode in SOFTMAX_MODES):
+            raise ValueError(
+                "coupling='mul' is one softmax of both terms, so it needs "
+                f'both and a mode out of {SOFTMAX_MODES}, but got '
+                f'terms={self.terms} and mode={self.mode!r}')
+        if unary == 'shared' and not (self.unary
+                                      and self.mode != 'concatenation'):
+            raise ValueError(
+                "unary='shared' is the mean query times the key, so it needs "
+                "the unary term and a mode other than 'concatenation', but "
+                f'got terms={self.terms} and mode={self.mode!r}')
+        self.temperature = temperature
+        self.coupling = coupling
         self.whiten = whiten
-        if 'unary' in terms:
+        if self.unary == 'separate':
             self.conv_mask = getattr(nn, f'Conv{self.ndim}d')(in_channels, 1,
                                                               1)
-        if 'pairwise' not in terms:
+        if not self.pairwise and self.unary != 'shared':
             for name in ('theta', 'phi', 'concat_project'):
                 self._modules.pop(name, None)
         self.init_weights()
@@ -63,56 +82,84 @@ class DisentangledBlock(NonLocalBlock):
         """Set the weights of a new block.
 
         As in :meth:`NonLocalBlock.init_weights`; the unary projection is
-        normal like the others. The gate does not scale the unary term, so
-        with both the value starts at zero: the block is an identity, and the
-        unary term trains the value from the first step.
+        normal like the others. The gate does not scale an added unary term,
+        so with both the value starts at zero: the block is an identity, and
+        the unary term trains the value from the first step.
         """
         super().init_weights()
         if hasattr(self, 'conv_mask'):
             normal_init(self.conv_mask, std=self.std)
-            if self.gate:
-                value = self.g[0] if self.sub_sample else self.g
-                constant_init(value.conv, 0)
-
-    @torch.no_grad()
-    def attention_weights(self, x: Tensor,
-                          positions: Tensor) -> AttentionWeights:
-        """As :meth:`NonLocalBlock.attention_weights`, with the unary map."""
-        pairwise = unary = None
-        if 'pairwise' in self.terms:
-            pairwise = super().attention_weights(x, positions).pairwise
-        if 'unary' in self.terms:
-            unary = self._unary_weights(x).unflatten(
-                1, self._key_size(x.shape[2:]))
-        return AttentionWeights(pairwise, unary)
+        if self.gate and self.unary and getattr(self, 'coupling', '') == 'add':
+            value = self.g[0] if self.sub_sample is True else self.g
+            constant_init(value.conv, 0)
 
     def _aggregate(self, x: Tensor) -> Tensor:
-        if self.terms == ('pairwise', ):
+        if not self.unary or self.coupling == 'mul':
             return super()._aggregate(x)
-        value = self._value(x)
-        unary = self._unary_weights(x).unsqueeze(1) @ value
-        if 'pairwise' in self.terms:
-            return self._attend(x, value) + unary
-        return unary.expand(-1, x.shape[2:].numel(), -1)
+        source = self._key_source(x)
+        query = key = None
+        if self.pairwise or self.unary == 'shared':
+            query, key = self._query_and_key(x, source)
+        # Both terms need it in this layout: one copy instead of two.
+        value = self._value(source).contiguous()
+        weights = self._unary_logits(source, query, key).softmax(dim=1)
+        y = weights.unsqueeze(1) @ value
+        if self.pairwise:
+            query, key = self._split_and_whiten(query, key)
+            y = self._attend(query, key, None, value) + y
+        return y
 
-    def _query_and_key(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        query, key = super()._query_and_key(x)
-        if self.whiten == 'channel':
-            query = query - query.mean(dim=1, keepdim=True)
-            key = key - key.mean(dim=1, keepdim=True)
-        return query, key
+    def _query_key_and_bias(
+            self, x: Tensor,
+            source: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        query, key = self._query_and_key(x, source)
+        bias = None
+        if self.coupling == 'mul':
+            bias = self._unary_logits(source, query, key)
+        return *self._split_and_whiten(query, key), bias
+
+    def _split_and_whiten(self, query: Tensor,
+                          key: Tensor) -> tuple[Tensor, Tensor]:
+        if self.whiten:
+            dims = 1 if self.whiten == 'channel' else (1, 2)
+            query = query - query.mean(dim=dims, keepdim=True)
+            key = key - key.mean(dim=dims, keepdim=True)
+        return self._split_heads(query), self._split_heads(key)
 
     def _logit_scale(self) -> float:
-        if self.mode in ('gaussian', 'embedded_gaussian'):
+        if self.mode in SOFTMAX_MODES:
             return super()._logit_scale() / self.temperature
         return super()._logit_scale()
 
-    def _unary_weights(self, x: Tensor) -> Tensor:
-        """Softmax of the unary logits, ``(B, C, *size)`` to ``(B, Nk)``."""
-        logits = self.conv_mask(x)
-        if self.sub_sample:
+    def _unary_logits(self, source: Tensor, query: Tensor | None,
+                      key: Tensor | None) -> Tensor:
+        """What the keys alone decide, ``(B, Nk)``."""
+        if self.unary == 'shared':
+            mean = self._split_heads(query.mean(dim=1, keepdim=True))
+            logits = mean @ self._split_heads(key).transpose(1, 2)
+            return super()._logit_scale() * logits.squeeze(1)
+        logits = self.conv_mask(source)
+        if self.sub_sample is True:
             logits = self.pool(logits)
-        return logits.flatten(1).softmax(dim=1)
+        return self._group(logits).squeeze(-1).repeat_interleave(
+            self.num_heads, dim=0)
+
+    def _pairwise_weights(self, x: Tensor, places: Tensor) -> Tensor | None:
+        return super()._pairwise_weights(x, places) if self.pairwise else None
+
+    def _unary_weights(self, x: Tensor) -> Tensor | None:
+        if not self.unary or self.coupling == 'mul':
+            return None
+        source = self._key_source(x)
+        query = key = None
+        if self.unary == 'shared':
+            query, key = self._query_and_key(x, source)
+        weights = self._unary_logits(source, query, key).softmax(dim=1)
+        weights = self._unflatten_heads(weights).mean(dim=1)
+        grid = self._index_grid(self._key_size(x), x.device)
+        out = torch.empty_like(weights).reshape(len(x), -1)
+        out[:, grid.flatten()] = weights.reshape(len(x), -1)
+        return out.unflatten(1, self._key_size(x))
 
 
 @MODELS.register_module()
@@ -132,8 +179,8 @@ class DisentangledNonLocal2d(DisentangledBlock, NonLocal2d):
     Source: `Disentangled Non-Local Neural Networks
     <https://arxiv.org/abs/2006.06668>`_. The defaults have the keys and the
     results of MMSegmentation's block of this name, whose checkpoints load.
-    The temperature divides the logits of both softmax functions; the dot
-    product and the concatenation have no softmax and ignore it.
+    The temperature divides the pairwise logits of both softmax functions;
+    the dot product and the concatenation have no softmax and ignore it.
 
     ``DisentangledNonLocal2d(c, key_channels=c // 4, gate='scalar')`` is the
     block of the paper's detection code, where the gate scales the pairwise
@@ -144,9 +191,19 @@ class DisentangledNonLocal2d(DisentangledBlock, NonLocal2d):
         temperature (float): :math:`\tau`, greater than 0. Defaults to 0.05.
         terms (Sequence[str]): ``'pairwise'``, ``'unary'`` or both. Defaults
             to both.
+        coupling (str): ``'add'`` adds two softmax functions as above,
+            ``'mul'`` takes one softmax of the sum of both logits, which
+            multiplies the weights as the plain block does. Defaults to
+            ``'add'``.
+        unary (str): The unary logits. ``'separate'`` has its own projection
+            :math:`W_m`, ``'shared'`` is what the plain block has in it, the
+            scaled :math:`\mu_q^T k_j`. With ``coupling='mul'``,
+            ``unary='shared'`` and ``temperature=1`` the block equals
+            :class:`NonLocal2d`. Defaults to ``'separate'``.
         whiten (str, optional): ``'channel'`` subtracts from query and key
-            their means over the positions, None does not. Defaults to
-            ``'channel'``.
+            their means over the positions, ``'layer'`` their means over
+            positions and channels, one number each, None nothing. Defaults
+            to ``'channel'``.
         args, kwargs: As in :class:`NonLocal2d`.
 
     Raises:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from torch import nn
 from torch.nn import functional
 
-from ..blocks.non_local import NonLocalBlock
+from ..blocks.base import NonLocalBlock
 
 
 def attention_maps(model: nn.Module, image: str | Path,

@@ -15,7 +15,7 @@ from reference import (
 
 import nl_plugins
 from nl_plugins import DisentangledNonLocal2d
-from nl_plugins.blocks.non_local import MODES
+from nl_plugins.blocks.base import MODES
 
 SHAPES = {1: (2, 12, 21), 2: (2, 12, 7, 6), 3: (2, 12, 3, 4, 5)}
 
