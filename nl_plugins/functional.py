@@ -227,8 +227,9 @@ def _fused_softmax_attention(query: Tensor, key: Tensor, value: Tensor,
         if query.device.type == 'cpu' or max(sizes) <= 256:
             sizes = [max(sizes)] * 3
     query, key, value = (
-        F.pad(t, (0, size - t.shape[-1])).to(value.dtype).contiguous()
-        .unsqueeze(1) for t, size in zip((query, key, value), sizes))
+        (t if t.shape[-1] == size else F.pad(t, (0, size - t.shape[-1])))
+        .to(value.dtype).contiguous().unsqueeze(1)
+        for t, size in zip((query, key, value), sizes))
     out = F.scaled_dot_product_attention(query, key, value, scale=scale)
     return out.squeeze(1)[..., :value_channels].to(value.dtype)
 

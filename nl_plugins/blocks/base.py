@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from mmcv.cnn import ConvModule
 from mmcv.cnn.bricks.non_local import _NonLocalNd
 from mmengine.model import constant_init, normal_init
@@ -101,11 +102,11 @@ class NonLocalBlock(_NonLocalNd):
 
         conv_cfg = conv_cfg or dict(type=f'Conv{self.ndim}d')
 
-        def pointwise(channels: int) -> ConvModule:
+        def projection(channels: int) -> ConvModule:
             return ConvModule(
                 in_channels, channels, 1, conv_cfg=conv_cfg, act_cfg=None)
 
-        self.g = pointwise(self.value_channels)
+        self.g = projection(self.value_channels)
         if gate:
             self.gamma = nn.Parameter(torch.zeros(1))
         else:
@@ -117,9 +118,9 @@ class NonLocalBlock(_NonLocalNd):
                 norm_cfg=norm_cfg,
                 act_cfg=None)
         if mode != 'gaussian':
-            self.theta = pointwise(self.key_channels)
+            self.theta = projection(self.key_channels)
             if not share_query_key:
-                self.phi = pointwise(self.key_channels)
+                self.phi = projection(self.key_channels)
         if mode == 'concatenation':
             # mmcv's layer, kept for its name; the weight alone is used.
             self.concat_project = ConvModule(
@@ -222,7 +223,7 @@ class NonLocalBlock(_NonLocalNd):
         y = self._ungroup(
             self._merge_heads(self._aggregate(features)), features.shape)
         if not self.gate:
-            y = self.conv_out(y)
+            y = pointwise(self.conv_out, y, features.is_contiguous())
         if y.dim() != x.dim():  # frames that were in the batch
             y = y.transpose(1, 2).reshape(x.shape)
         return x + y
@@ -343,17 +344,19 @@ class NonLocalBlock(_NonLocalNd):
         if self.mode == 'gaussian':
             query, key = x, source
         else:
-            query = self.theta(x)
+            query = pointwise(self.theta, x)
             if not self.share_query_key:
-                return self._group(query), self._group(self.phi(source))
-            key = query if source is x else self.theta(source)
+                return self._group(query), self._group(
+                    pointwise(self.phi, source))
+            key = query if source is x else pointwise(
+                self.theta, source)
         if self.sub_sample is True:
             key = self.pool(key)
         return self._group(query), self._group(key)
 
     def _value(self, source: Tensor) -> Tensor:
         """The value, ``(B, C, *size)`` to ``(B, Nk, Dv)``."""
-        return self._split_heads(self._group(self.g(source)))
+        return self._split_heads(self._group(pointwise(self.g, source)))
 
     def _key_source(self, x: Tensor) -> Tensor:
         """What key and value are made of."""
@@ -433,3 +436,50 @@ def _check_positive(name: str, value: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f'{name} must be an integer of at least 1, but got '
                          f'{value!r}')
+
+
+def pointwise(layer: nn.Module,
+              x: Tensor,
+              positions_last: bool = False) -> Tensor:
+    """A 1 x 1 convolution, ``(B, C, *size)`` to ``(B, C', *size)``.
+
+    Where it is a plain one it runs as a matrix product: on CPUs the
+    convolution copies its input and output from one layout to another.
+
+    Args:
+        layer (nn.Module): The convolution, or a Sequential of it and a
+            pooling.
+        x (Tensor): Shape ``(B, C, *size)``.
+        positions_last (bool): Lay the output out as NCHW, not as the
+            attention wants its operands, which is NHWC. Defaults to False.
+
+    Returns:
+        Tensor: Shape ``(B, C', *size)``.
+    """
+    if isinstance(layer, nn.Sequential):
+        convolution, pool = layer
+        return pool(pointwise(convolution, x))
+    conv = getattr(layer, 'conv', layer)
+    if torch.jit.is_tracing() or not (_is_plain(layer) and _is_plain(conv)):
+        return layer(x)
+    weight, tokens = conv.weight.flatten(1), x.flatten(2)
+    if positions_last:
+        out = torch.baddbmm(
+            conv.bias.unsqueeze(1), weight.expand(len(x), -1, -1), tokens)
+    else:
+        out = F.linear(tokens.transpose(1, 2), weight,
+                       conv.bias).transpose(1, 2)
+    return out.unflatten(2, x.shape[2:])
+
+
+def _is_plain(layer: nn.Module) -> bool:
+    """Whether calling a layer does no more than its weight and bias say."""
+    if (layer._forward_hooks or layer._forward_pre_hooks
+            or layer._backward_hooks or layer._backward_pre_hooks):
+        return False
+    if type(layer) is ConvModule:
+        return not (layer.with_norm or layer.with_activation
+                    or layer.with_spectral_norm)
+    # Not a subclass: a quantized or reparametrized one.
+    return type(layer) in (nn.Conv1d, nn.Conv2d,
+                           nn.Conv3d) and layer.bias is not None

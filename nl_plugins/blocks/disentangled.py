@@ -10,7 +10,7 @@ from mmengine.model import constant_init, normal_init
 from torch import Tensor, nn
 
 from ..registry import MODELS
-from .base import SOFTMAX_MODES, NonLocalBlock
+from .base import SOFTMAX_MODES, NonLocalBlock, pointwise
 from .non_local import NonLocal1d, NonLocal2d, NonLocal3d
 
 TERMS = ('pairwise', 'unary')
@@ -138,7 +138,7 @@ class DisentangledBlock(NonLocalBlock):
             mean = self._split_heads(query.mean(dim=1, keepdim=True))
             logits = mean @ self._split_heads(key).transpose(1, 2)
             return super()._logit_scale() * logits.squeeze(1)
-        logits = self.conv_mask(source)
+        logits = pointwise(self.conv_mask, source)
         if self.sub_sample is True:
             logits = self.pool(logits)
         return self._group(logits).squeeze(-1).repeat_interleave(
