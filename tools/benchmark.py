@@ -2,16 +2,22 @@
 import argparse
 import os
 import platform
+from pathlib import Path
 
 import mmcv
 import torch
 
-from nl_plugins.benchmark import BLOCKS, Case, compare, to_markdown
+from nl_plugins.benchmark.forms import compare_forms
+from nl_plugins.benchmark.measure import BLOCKS, DTYPES, Case, compare
+from nl_plugins.benchmark.report import plot, to_markdown, write_csv
 
 
-def size(text: str) -> tuple[int, int]:
-    height, width = text.lower().split('x')
-    return int(height), int(width)
+def size(text: str) -> tuple[int, ...]:
+    sizes = tuple(int(part) for part in text.lower().split('x'))
+    if not 1 <= len(sizes) <= 3 or min(sizes) < 1:
+        raise argparse.ArgumentTypeError(
+            f'{text!r} is not L, HxW or TxHxW with numbers of at least 1')
+    return sizes
 
 
 def parse_args() -> argparse.Namespace:
@@ -24,16 +30,35 @@ def parse_args() -> argparse.Namespace:
         type=size,
         default=[(64, 128)],
         metavar='HxW',
-        help='height and width of the input (default: 64x128)')
+        help='size of the input: L, HxW or TxHxW (default: 64x128)')
     parser.add_argument('--channels', type=int, default=512)
+    parser.add_argument('--batch', type=int, default=1)
     parser.add_argument(
-        '--inference',
-        action='store_true',
-        help='forward alone instead of forward and backward')
-    parser.add_argument('--repeats', type=int, default=5)
+        '--passes',
+        nargs='+',
+        choices=('training', 'inference'),
+        default=('training', 'inference'),
+        help='forward and backward, or forward alone (default: both)')
+    parser.add_argument(
+        '--dtypes',
+        nargs='+',
+        choices=DTYPES,
+        default=('fp32', ),
+        help='bf16 and fp16 with autocast (default: fp32)')
     parser.add_argument(
         '--device',
         default='cuda' if torch.cuda.is_available() else 'cpu')
+    parser.add_argument(
+        '--repeats', type=int, default=5, help='timed turns of each')
+    parser.add_argument(
+        '--out',
+        type=Path,
+        metavar='DIR',
+        help='write benchmark.md, benchmark.csv and benchmark.png there')
+    parser.add_argument(
+        '--forms',
+        action='store_true',
+        help='compare the forms of the softmax attention with each other')
     return parser.parse_args()
 
 
@@ -42,16 +67,31 @@ def main() -> None:
     device = (
         torch.cuda.get_device_name() if args.device.startswith('cuda') else
         f'{os.cpu_count()} CPU cores, {platform.machine()}')
-    print(f'{device}; Python {platform.python_version()}, '
-          f'PyTorch {torch.__version__}, mmcv {mmcv.__version__}\n')
+    machine = (f'{device}; Python {platform.python_version()}, '
+               f'PyTorch {torch.__version__}, mmcv {mmcv.__version__}')
+    print(machine + '\n')
+    if args.forms:
+        print(compare_forms(args.device, args.repeats))
+        return
+    cases = [
+        Case(block, shape, args.channels, which == 'training', args.device,
+             dtype, args.batch) for which in args.passes
+        for dtype in args.dtypes for shape in args.sizes
+        for block in args.blocks
+    ]
     results = {}
-    for shape in args.sizes:
-        for block in args.blocks:
-            case = Case(block, shape, args.channels, not args.inference,
-                        args.device)
-            print(f'{block} {shape[0]}x{shape[1]} ...', flush=True)
-            results[case] = compare(case, args.repeats)
-    print('\n' + to_markdown(results))
+    for number, case in enumerate(cases, start=1):
+        print(f'{number}/{len(cases)} {case.block} '
+              f'{"x".join(map(str, case.size))} {case.dtype} '
+              f'{"training" if case.train else "inference"}', flush=True)
+        results[case] = compare(case, args.repeats)
+    table = to_markdown(results)
+    print('\n' + table)
+    if args.out:
+        args.out.mkdir(parents=True, exist_ok=True)
+        (args.out / 'benchmark.md').write_text(f'{machine}\n\n{table}\n')
+        write_csv(results, args.out / 'benchmark.csv')
+        plot(results, args.out / 'benchmark.png')
 
 
 if __name__ == '__main__':

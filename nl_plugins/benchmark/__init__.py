@@ -1,0 +1,1 @@
+"""Time and memory of the blocks, side by side with upstream's."""

@@ -1,0 +1,307 @@
+"""Measure a block of ours and upstream's, in one run.
+
+Memory is measured in a process of its own for each, so that one cannot fill
+what another measures. For the time all run in one process, in turns: several
+would disturb each other with the threads that wait for work.
+"""
+import os
+import re
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from math import prod
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from mmcv import cnn
+from torch import Tensor, nn
+
+from .. import blocks
+from ..blocks.base import MODES
+
+#: Names of the blocks that can be compared.
+BLOCKS = (*MODES, 'disentangled')
+IMPLEMENTATIONS = ('upstream', 'nl_plugins', 'matmul')
+DTYPES = dict(
+    fp32=torch.float32, bf16=torch.bfloat16, fp16=torch.float16)
+#: Seconds that a turn takes at least, by repeating what is measured.
+_TURN = .2
+#: Seconds after which no more turns begin.
+_LONGEST = 100
+#: Side of the largest matrices of the floor; beyond, time is extrapolated.
+_LARGEST = 4096
+
+
+class Case(NamedTuple):
+    """What is measured.
+
+    Attributes:
+        block (str): One of ``BLOCKS``.
+        size (tuple[int, ...]): Length, height and width, or frames, height
+            and width of the input.
+        channels (int): Channels of the input.
+        train (bool): Forward and backward, or forward without gradient.
+        device (str): Where it runs.
+        dtype (str): One of ``DTYPES``; the half precisions with autocast.
+        batch (int): Samples.
+    """
+    block: str
+    size: tuple[int, ...]
+    channels: int = 512
+    train: bool = True
+    device: str = 'cpu'
+    dtype: str = 'fp32'
+    batch: int = 1
+
+
+class Result(NamedTuple):
+    """What a case took.
+
+    Attributes:
+        seconds (float): Median time of one iteration.
+        bytes (float): Largest memory beyond the block, its input and the
+            gradients of both. On the CPU that of the process, as Linux
+            counts it.
+        error (str): Why it could not run, ``''`` if it could.
+        note (str): What ran in its place, and why.
+    """
+    seconds: float = float('nan')
+    bytes: float = float('nan')
+    error: str = ''
+    note: str = ''
+
+
+def compare(case: Case, repeats: int = 5) -> dict[str, Result]:
+    """Measure upstream's block, ours, and a matrix product, in turns.
+
+    Where upstream's block cannot run, its formula written out runs in its
+    place. The product has as many multiplications as the block cannot do
+    without.
+
+    Args:
+        case (Case): What to measure.
+        repeats (int): Timed turns of each, fewer if they take minutes.
+            Defaults to 5.
+
+    Returns:
+        dict[str, Result]: The result of each of ``IMPLEMENTATIONS``.
+    """
+    memory, results, notes = {}, {}, {}
+    running = list(IMPLEMENTATIONS)
+    for name in IMPLEMENTATIONS:
+        memory[name] = _measure_memory(case, name)
+        if name == 'upstream' and isinstance(memory[name], str):
+            notes[name] = memory[name]
+            memory['naive'] = _measure_memory(case, 'naive')
+            running[0] = 'naive'
+    for index, name in enumerate(running):
+        if isinstance(memory[name], str):
+            results[IMPLEMENTATIONS[index]] = Result(error=memory[name])
+    able = [name for name in running if not isinstance(memory[name], str)]
+    seconds = _measure_time(case, able, repeats)
+    for index, name in enumerate(running):
+        if name in able:
+            results[IMPLEMENTATIONS[index]] = Result(
+                error=seconds) if isinstance(seconds, str) else Result(
+                    seconds[name], memory[name])
+    if notes and not results['upstream'].error:
+        results['upstream'] = results['upstream']._replace(
+            note='its formula written out, as upstream fails: '
+            + notes['upstream'])
+    return {name: results[name] for name in IMPLEMENTATIONS}
+
+
+def multiplications(case: Case) -> int:
+    """What an iteration cannot do without; backward is twice the forward."""
+    positions, channels = prod(case.size), case.channels
+    inner = channels // 2
+    key = channels if case.block == 'gaussian' else inner
+    projections = 2 * positions * channels * inner
+    if case.block != 'gaussian':
+        projections += 2 * positions * channels * inner
+    pairs = positions * positions * (key + inner)
+    if case.block == 'dot_product':
+        pairs = min(pairs, 2 * positions * key * inner)
+    if case.block == 'concatenation':
+        pairs = 0
+    return case.batch * (projections + pairs) * (3 if case.train else 1)
+
+
+class _NaiveConcatenation:
+    """mmcv's concatenation without what autograd refuses in it."""
+
+    def concatenation(self, theta_x: Tensor, phi_x: Tensor) -> Tensor:
+        queries, keys = theta_x.shape[2], phi_x.shape[3]
+        pairs = torch.cat([
+            theta_x.expand(-1, -1, -1, keys),
+            phi_x.expand(-1, -1, queries, -1)
+        ], dim=1)
+        return self.concat_project(pairs).squeeze(1) / keys
+
+
+def _build(case: Case, implementation: str) -> nn.Module:
+    ndim = len(case.size)
+    if implementation == 'nl_plugins':
+        if case.block == 'disentangled':
+            return getattr(blocks, f'DisentangledNonLocal{ndim}d')(
+                case.channels)
+        return getattr(blocks, f'NonLocal{ndim}d')(
+            case.channels, mode=case.block)
+    if case.block == 'disentangled':
+        if ndim != 2:
+            raise ValueError('MMSegmentation has this block in 2d only')
+        from mmseg.models.decode_heads.dnl_head import DisentangledNonLocal2d
+        return DisentangledNonLocal2d(case.channels, temperature=0.05)
+    block_type = getattr(cnn, f'NonLocal{ndim}d')
+    if implementation == 'naive':
+        if case.block != 'concatenation':
+            raise ValueError("no other form than upstream's")
+        block_type = type('Naive', (_NaiveConcatenation, block_type), {})
+    return block_type(case.channels, mode=case.block)
+
+
+class _Block:
+    """A block that can be run again and again."""
+
+    def __init__(self, case: Case, implementation: str) -> None:
+        block = _build(case, implementation).to(case.device)
+        x = torch.randn(
+            case.batch, case.channels, *case.size, device=case.device)
+        x.requires_grad_(case.train)
+        for tensor in (x, *block.parameters()) if case.train else ():
+            tensor.grad = torch.zeros_like(tensor)
+        self.case, self.block, self.x = case, block, x
+        self.cotangent = x.detach()
+
+    def __call__(self) -> None:
+        dtype = DTYPES[self.case.dtype]
+        with torch.set_grad_enabled(self.case.train), torch.autocast(
+                self.x.device.type, dtype, enabled=dtype != torch.float32):
+            out = self.block(self.x)
+        if self.case.train:
+            out.backward(self.cotangent.to(out.dtype))
+        if self.x.is_cuda:
+            torch.cuda.synchronize()
+
+
+class _Product:
+    """A product of square matrices with a number of multiplications."""
+
+    def __init__(self, case: Case) -> None:
+        needed = multiplications(case)
+        side = min(round(needed**(1 / 3)), _LARGEST)
+        #: How much of them it does.
+        self.share = side**3 / needed
+        self.matrix = torch.randn(
+            side, side, device=case.device, dtype=DTYPES[case.dtype])
+        self.out = torch.empty_like(self.matrix)
+
+    def __call__(self) -> None:
+        torch.mm(self.matrix, self.matrix, out=self.out)
+        if self.matrix.is_cuda:
+            torch.cuda.synchronize()
+
+
+def _measure_memory(case: Case, implementation: str) -> int | str:
+    """Bytes, or why it fails."""
+    if implementation == 'matmul':
+        return 0
+    # glibc keeps some of what was freed; to trim it at once leaves what is
+    # needed. Read when a process starts.
+    with _environment(MALLOC_MMAP_THRESHOLD_='1048576',
+                      MALLOC_TRIM_THRESHOLD_='1048576'):
+        return _in_a_process(_serve_memory, case, implementation)
+
+
+def _measure_time(case: Case, names: list[str],
+                  repeats: int) -> dict[str, float] | str:
+    """Median seconds of one iteration of each, or why it fails."""
+    return _in_a_process(_serve_time, case, names, repeats)
+
+
+def _in_a_process(target: Callable, *args: Any) -> Any:
+    """What a function sends from a process of its own."""
+    context = get_context('spawn')
+    pipe, remote = context.Pipe()
+    process = context.Process(target=target, args=(*args, remote), daemon=True)
+    process.start()
+    remote.close()  # or the end of the process would not be seen
+    try:
+        return pipe.recv()
+    except EOFError:
+        return 'the process was killed: out of memory?'
+    finally:
+        pipe.close()
+        process.join()
+
+
+@contextmanager
+def _environment(**variables: str) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _serve_memory(case: Case, implementation: str, pipe: Connection) -> None:
+    """Send the memory of one iteration."""
+    try:
+        iterate = _Block(case, implementation)
+        before = _memory(case.device)
+        iterate()
+        pipe.send(_memory(case.device) - before)
+    except (RuntimeError, MemoryError, ValueError) as error:
+        pipe.send(str(error).splitlines()[0])
+
+
+def _serve_time(case: Case, names: list[str], repeats: int,
+                pipe: Connection) -> None:
+    """Send the median time of one iteration of each."""
+    iterations = [
+        _Product(case) if name == 'matmul' else _Block(case, name)
+        for name in names
+    ]
+    # To warm up, and to find how many fill a turn.
+    numbers = []
+    for iterate in iterations:
+        first = _time(iterate, 1)
+        numbers.append(1 if first > _TURN else max(
+            1, round(_TURN / _time(iterate, 1))))
+    seconds = [[] for _ in names]
+    start = time.perf_counter()
+    for _ in range(repeats):
+        for iterate, number, times in zip(iterations, numbers, seconds):
+            times.append(_time(iterate, number))
+        if time.perf_counter() - start > _LONGEST:
+            break
+    pipe.send({
+        name: statistics.median(times) / getattr(iterate, 'share', 1)
+        for name, iterate, times in zip(names, iterations, seconds)
+    })
+
+
+def _time(iterate: Callable, number: int) -> float:
+    """Seconds of one of some iterations."""
+    start = time.perf_counter()
+    for _ in range(number):
+        iterate()
+    return (time.perf_counter() - start) / number
+
+
+def _memory(device: str) -> int:
+    """The largest memory so far, in bytes."""
+    if torch.device(device).type == 'cuda':
+        return torch.cuda.max_memory_allocated()
+    # Not getrusage: its maximum is handed down from the parent process.
+    status = Path('/proc/self/status').read_text()
+    return 1024 * int(re.search(r'VmHWM:\s+(\d+) kB', status)[1])
