@@ -4,6 +4,9 @@ Importing the package registers everything in it, so a config needs only::
 
     custom_imports = dict(imports=['nl_plugins'], allow_failed_imports=False)
 """
+from importlib import import_module
+from typing import Any
+
 from . import compat, functional
 from .blocks import (
                      DisentangledNonLocal1d,
@@ -14,14 +17,23 @@ from .blocks import (
                      NonLocal3d,
 )
 from .insertion import WithBlocks
-from .registry import MODELS
+from .registry import HOOKS, LAZY, MODELS
+from .upgrading import UpgradeNonLocalHook, upgrade
 
 __version__ = '0.1.0'
 
 compat.install()
 
 __all__ = [
-    'MODELS', 'DisentangledNonLocal1d', 'DisentangledNonLocal2d',
-    'DisentangledNonLocal3d', 'NonLocal1d', 'NonLocal2d', 'NonLocal3d',
-    'WithBlocks', 'functional'
+    'DNLHead', 'DisentangledNonLocal1d', 'DisentangledNonLocal2d',
+    'DisentangledNonLocal3d', 'HOOKS', 'MODELS', 'NLHead', 'NonLocal1d',
+    'NonLocal2d', 'NonLocal3d', 'UpgradeNonLocalHook', 'WithBlocks',
+    'functional', 'upgrade'
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Names that need a toolbox are imported when they are used."""
+    if name in LAZY:
+        return getattr(import_module(f'{__name__}.{LAZY[name]}'), name)
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

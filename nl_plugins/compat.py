@@ -15,6 +15,8 @@ mmengine 0.10.7        ``torch.load`` of PyTorch >= 2.6 refuses the types
 mmengine 0.10.7        every launcher calls ``torch.cuda.set_device``, and
                        DDP gets ``device_ids``, also on a machine without
                        any accelerator
+mmengine 0.10.7        ``get_model_complexity_info`` counts nothing for a
+                       fused attention, a sort or a cumulative sum
 PyTorch                ``SyncBatchNorm`` raises on CPU tensors as soon as a
                        process group exists
 mmcv 2.1.0             ``MMSyncBN`` cannot be built without a process group;
@@ -37,6 +39,7 @@ import mmengine.dist.utils
 import mmengine.runner.checkpoint
 import numpy as np
 import torch
+from mmengine.analysis import complexity_analysis
 from mmengine.config import ConfigDict
 from mmengine.device import get_device
 from mmengine.dist import is_main_process
@@ -47,6 +50,7 @@ from mmengine.runner import CheckpointLoader
 from mmengine.utils import digit_version
 from torch import nn
 
+from .complexity import FLOP_HANDLES
 from .errors import CheckpointReadError
 
 
@@ -62,6 +66,9 @@ def install() -> None:
         CheckpointLoader.load_checkpoint = classmethod(
             _explain_refusal(CheckpointLoader.load_checkpoint.__func__))
         mmengine.runner.checkpoint.load_url = _load_url
+    for operator, handle in FLOP_HANDLES.items():
+        complexity_analysis._DEFAULT_SUPPORTED_FLOP_OPS.setdefault(
+            operator, handle)
     for name in '_init_dist_pytorch', '_init_dist_mpi', '_init_dist_slurm':
         init = getattr(mmengine.dist.utils, name)
         setattr(mmengine.dist.utils, name, _init_dist_on_cpu(init))

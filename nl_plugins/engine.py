@@ -80,7 +80,8 @@ def test(cfg: Config,
          show: bool = False,
          show_dir: str | None = None,
          wait_time: float = 2,
-         tta: bool = False) -> dict:
+         tta: bool = False,
+         upgrade: bool = False) -> dict:
     """Test a model with the metrics of its config.
 
     Args:
@@ -95,6 +96,9 @@ def test(cfg: Config,
         wait_time (float): Seconds that ``show`` shows a picture for.
             Defaults to 2.
         tta (bool): Whether to use test time augmentation. Defaults to False.
+        upgrade (bool): Whether to replace upstream's non-local blocks by
+            ours, with :class:`nl_plugins.UpgradeNonLocalHook`. Defaults to
+            False.
 
     Returns:
         dict: The metrics.
@@ -114,6 +118,11 @@ def test(cfg: Config,
         _use_tta(cfg)
     if out is not None:
         _check_out(cfg, out)
+    if upgrade:
+        hooks = cfg.get('custom_hooks') or []
+        cfg.custom_hooks = [
+            *hooks, dict(type='nl_plugins.UpgradeNonLocalHook')
+        ]
     check_datasets(cfg, 'test')
     check_checkpoint(checkpoint)
     cfg.load_from, cfg.resume = checkpoint, False

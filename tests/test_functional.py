@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import LargestTensor, pairwise_weights, relative_error
 
+from nl_plugins import chunked, functional
 from nl_plugins.functional import (
     concatenation_attention,
     dot_product_attention,
@@ -139,6 +140,160 @@ def test_softmax_attention_holds_no_map(channels):
         query, key, value = inputs
         ((query @ key.transpose(1, 2)).softmax(2) @ value).sum().backward()
     assert largest.numel >= n * n
+
+
+# The forms of the softmax ---------------------------------------------------
+
+
+@pytest.fixture(params=['explicit', 'fused', 'chunked'])
+def form(request, monkeypatch):
+    """Makes the softmax take one form, in chunks of few queries."""
+    monkeypatch.setattr(functional, '_softmax_form', lambda *_: request.param)
+    monkeypatch.setattr(chunked, 'CHUNK', 100)
+    return request.param
+
+
+@pytest.mark.parametrize('shape', [
+    (2, 30, 30, 8, 8), (1, 7, 50, 5, 12), (3, 50, 7, 12, 5), (1, 1, 1, 1, 1),
+    (2, 64, 33, 16, 3)
+])
+def test_every_form_is_exact(form, shape):
+    batch, nq, nk, d, dv = shape
+
+    def reference(query, key, value, bias):
+        logits = .5 * query @ key.transpose(1, 2) + bias.unsqueeze(1)
+        return logits.softmax(2) @ value
+
+    check(lambda q, k, v, b: softmax_attention(q, k, v, .5, key_bias=b),
+          reference, (batch, nq, d), (batch, nk, d), (batch, nk, dv),
+          (batch, nk))
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_every_form_sums_half_precision_in_float32(form, dtype):
+    # All weights are 1 / n: in half precision they would not sum to 1.
+    n = 3000
+    value = torch.ones(1, n, 8, dtype=dtype)
+    out = softmax_attention(0 * value[:, :2], 0 * value, value, 1.)
+    assert out.dtype == dtype
+    assert relative_error(out, torch.ones(1, 2, 8)) < 1e-3
+
+
+def test_gradcheck_of_every_form(form):
+    inputs = [
+        torch.randn(2, *s, dtype=torch.float64, requires_grad=True)
+        for s in ((5, 3), (6, 3), (6, 4), (6, ))
+    ]
+    assert torch.autograd.gradcheck(
+        lambda q, k, v, b: softmax_attention(q, k, v, .7, b), inputs)
+    if form != 'fused':  # PyTorch's has no second derivative
+        assert torch.autograd.gradgradcheck(
+            lambda q, k, v, b: softmax_attention(q, k, v, .7, b), inputs)
+
+
+def test_the_second_derivative_of_the_fused_form_by_pytorchs_switch():
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    inputs = [
+        torch.randn(1, 90, 2, dtype=torch.float64, requires_grad=True)
+        for _ in range(3)
+    ]
+    assert functional._softmax_form(*inputs) == 'fused'
+    with sdpa_kernel(SDPBackend.MATH):
+        out = softmax_attention(*inputs, .7)
+    grads = torch.autograd.grad(out.sum(), inputs, create_graph=True)
+    assert torch.autograd.grad(grads[0].square().sum(),
+                               inputs[0])[0].isfinite().all()
+
+
+@pytest.mark.parametrize('shape, expected', [
+    ((196, 256, 256), 'explicit'),
+    ((784, 512, 256), 'explicit'),
+    ((8192, 256, 256), 'fused'),
+    ((8192, 257, 256), 'fused'),
+    ((8192, 512, 256), 'chunked'),
+    ((8192, 64, 512), 'chunked'),
+    ((15, 1, 1), 'explicit'),
+])
+def test_the_rule_of_forms(shape, expected):
+    n, d, dv = shape
+    inputs = [torch.empty(1, n, c) for c in (d, d, dv)]
+    assert functional._softmax_form(*inputs) == expected
+
+
+@pytest.mark.parametrize('channels', [(16, 16), (16, 4)])
+def test_forward_derivatives_of_large_maps(channels):
+    d, dv = channels
+    inputs = [
+        torch.randn(1, 400, c, dtype=torch.float64) for c in (d, d, dv)
+    ]
+    tangents = [torch.randn_like(t) for t in inputs]
+    assert functional._softmax_form(*inputs) != 'explicit'
+
+    def naive(query, key, value):
+        return (query @ key.mT).softmax(2) @ value
+
+    actual, expected = (
+        torch.func.jvp(f, tuple(inputs), tuple(tangents))
+        for f in (lambda *t: softmax_attention(*t, 1.), naive))
+    torch.testing.assert_close(actual, expected)
+
+
+# Numerics -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('positions', [3, 9])
+def test_gradcheck_of_both_orders_of_the_dot_product(positions):
+    inputs = [
+        torch.randn(2, positions, c, dtype=torch.float64, requires_grad=True)
+        for c in (5, 5, 4)
+    ]
+    assert torch.autograd.gradcheck(dot_product_attention, inputs)
+
+
+def test_gradcheck_of_the_concatenation():
+    inputs = [
+        torch.randn(2, *s, dtype=torch.float64, requires_grad=True)
+        for s in ((5, ), (6, ), (6, 3))
+    ]
+    assert torch.autograd.gradcheck(concatenation_attention, inputs)
+
+
+def test_ties_in_the_sort_have_the_gradient_of_relu():
+    a = torch.tensor([[-1., 0., 1., 2.]], dtype=torch.float64)
+    b = torch.tensor([[1., 0., 1., -1., 1., 0.]], dtype=torch.float64)
+    value = torch.randn(1, 6, 3, dtype=torch.float64)
+
+    def naive(a, b, v):
+        return torch.relu(a.unsqueeze(2) + b.unsqueeze(1)) @ v / 6
+
+    for actual, expected in zip(
+            results(concatenation_attention, (a, b, value), torch.float64),
+            results(naive, (a, b, value), torch.float64)):
+        torch.testing.assert_close(actual, expected)
+
+
+@pytest.mark.parametrize('bad', [float('nan'), float('inf'), -float('inf')])
+@pytest.mark.parametrize('place', [0, 4, -1])
+@pytest.mark.parametrize('which', [0, 1, 2])
+@pytest.mark.parametrize('keys', [5, 40])
+def test_what_is_not_finite_stays_so(keys, which, place, bad, form):
+    # Where the formula is not finite no number may come out.
+    generator = torch.Generator().manual_seed(keys)
+    tensors = [torch.randn(1, n, 4, generator=generator)
+               for n in (keys, keys, keys)]
+    tensors[which][0, place, 0] = bad
+    query, key, value = tensors
+    scores = query[..., 0], key[..., 0]
+    pairs = scores[0].unsqueeze(2) + scores[1].unsqueeze(1)
+    for actual, weights in (
+        (softmax_attention(query, key, value, 1.),
+         (query @ key.mT).softmax(2)),
+        (dot_product_attention(query, key, value), query @ key.mT),
+        (concatenation_attention(*scores, value), torch.relu(pairs))):
+        expected = weights @ value
+        if form == 'fused' and keys < 16:
+            continue  # what the rule keeps PyTorch's kernel from
+        assert not actual[~expected.isfinite()].isfinite().any()
 
 
 @pytest.mark.parametrize('function, message', [

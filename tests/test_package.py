@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import nl_plugins
 
 ROOT = Path(__file__).parents[1]
@@ -27,14 +29,21 @@ block = nl_plugins.DisentangledNonLocal3d(4)
 
 
 def test_public_names_are_registered():
-    blocks = [
+    models = [
         name for name in nl_plugins.__all__
-        if 'NonLocal' in name or name == 'WithBlocks'
+        if name.endswith(('1d', '2d', '3d', 'Head', 'WithBlocks'))
     ]
-    assert len(blocks) == 7
-    for name in blocks:
+    assert len(models) == 9
+    for name in models:
         assert nl_plugins.MODELS.get(f'nl_plugins.{name}') is getattr(
             nl_plugins, name)
+    assert nl_plugins.HOOKS.get('nl_plugins.UpgradeNonLocalHook') is (
+        nl_plugins.UpgradeNonLocalHook)
+
+
+def test_an_unknown_name_is_no_attribute():
+    with pytest.raises(AttributeError, match="'NonLocal4d'"):
+        nl_plugins.NonLocal4d  # noqa: B018
 
 
 def test_setup_cfg_names_the_version_and_the_extras():

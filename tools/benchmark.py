@@ -9,7 +9,8 @@ import torch
 
 from nl_plugins.benchmark.forms import compare_forms
 from nl_plugins.benchmark.measure import BLOCKS, DTYPES, Case, compare
-from nl_plugins.benchmark.report import plot, to_markdown, write_csv
+from nl_plugins.benchmark.models import compare_models
+from nl_plugins.benchmark.output import plot, to_markdown, write_csv
 
 
 def size(text: str) -> tuple[int, ...]:
@@ -59,6 +60,12 @@ def parse_args() -> argparse.Namespace:
         '--forms',
         action='store_true',
         help='compare the forms of the softmax attention with each other')
+    parser.add_argument(
+        '--models',
+        nargs='+',
+        metavar='CONFIG',
+        help='compare inference with whole models instead, the first being '
+        'the baseline; --sizes is that of the image')
     return parser.parse_args()
 
 
@@ -72,6 +79,10 @@ def main() -> None:
     print(machine + '\n')
     if args.forms:
         print(compare_forms(args.device, args.repeats))
+        return
+    if args.models:
+        for shape in args.sizes:
+            print(compare_models(args.models, shape, args.device))
         return
     cases = [
         Case(block, shape, args.channels, which == 'training', args.device,

@@ -210,20 +210,17 @@ def _measure_memory(case: Case, implementation: str) -> int | str:
     """Bytes, or why it fails."""
     if implementation == 'matmul':
         return 0
-    # glibc keeps some of what was freed; to trim it at once leaves what is
-    # needed. Read when a process starts.
-    with _environment(MALLOC_MMAP_THRESHOLD_='1048576',
-                      MALLOC_TRIM_THRESHOLD_='1048576'):
-        return _in_a_process(_serve_memory, case, implementation)
+    with trimming():
+        return in_a_process(_serve_memory, case, implementation)
 
 
 def _measure_time(case: Case, names: list[str],
                   repeats: int) -> dict[str, float] | str:
     """Median seconds of one iteration of each, or why it fails."""
-    return _in_a_process(_serve_time, case, names, repeats)
+    return in_a_process(_serve_time, case, names, repeats)
 
 
-def _in_a_process(target: Callable, *args: Any) -> Any:
+def in_a_process(target: Callable, *args: Any) -> Any:
     """What a function sends from a process of its own."""
     context = get_context('spawn')
     pipe, remote = context.Pipe()
@@ -240,9 +237,14 @@ def _in_a_process(target: Callable, *args: Any) -> Any:
 
 
 @contextmanager
-def _environment(**variables: str) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
+def trimming() -> Iterator[None]:
+    """Processes that start here hand freed memory back at once.
+
+    glibc keeps some of it otherwise, which would count as needed.
+    """
+    names = 'MALLOC_MMAP_THRESHOLD_', 'MALLOC_TRIM_THRESHOLD_'
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, str(2**20)))
     try:
         yield
     finally:
@@ -257,9 +259,9 @@ def _serve_memory(case: Case, implementation: str, pipe: Connection) -> None:
     """Send the memory of one iteration."""
     try:
         iterate = _Block(case, implementation)
-        before = _memory(case.device)
+        before = peak_memory(case.device)
         iterate()
-        pipe.send(_memory(case.device) - before)
+        pipe.send(peak_memory(case.device) - before)
     except (RuntimeError, MemoryError, ValueError) as error:
         pipe.send(str(error).splitlines()[0])
 
@@ -298,8 +300,8 @@ def _time(iterate: Callable, number: int) -> float:
     return (time.perf_counter() - start) / number
 
 
-def _memory(device: str) -> int:
-    """The largest memory so far, in bytes."""
+def peak_memory(device: str) -> int:
+    """The largest memory of this process so far, in bytes."""
     if torch.device(device).type == 'cuda':
         return torch.cuda.max_memory_allocated()
     # Not getrusage: its maximum is handed down from the parent process.

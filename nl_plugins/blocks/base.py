@@ -8,6 +8,7 @@ attend to each other (one, but for ``axes`` of clips) and ``h`` heads become
 part of the batch, in the order ``(B, G, h)``.
 """
 from collections.abc import Sequence
+from math import prod
 from typing import NamedTuple
 
 import torch
@@ -384,7 +385,8 @@ class NonLocalBlock(_NonLocalNd):
         Tokens that are the same for all positions may come as one.
         """
         size = shape[2:]
-        tokens = tokens.expand(-1, size.numel(), -1).transpose(1, 2)
+        # Not numel(): in a trace that would be a constant.
+        tokens = tokens.expand(-1, prod(size), -1).transpose(1, 2)
         return tokens.reshape(*tokens.shape[:2], *size)
 
     def _split_heads(self, tokens: Tensor) -> Tensor:
@@ -408,7 +410,7 @@ class NonLocalBlock(_NonLocalNd):
     def _index_grid(self, size: tuple[int, ...],
                     device: torch.device) -> Tensor:
         """Flat indices of all positions, grouped, ``(G, N)``."""
-        grid = torch.arange(torch.Size(size).numel(), device=device)
+        grid = torch.arange(prod(size), device=device)
         return self._group(grid.reshape(1, 1, *size)).squeeze(-1)
 
     def _key_size(self, x: Tensor) -> tuple[int, ...]:

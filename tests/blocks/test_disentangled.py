@@ -77,7 +77,29 @@ def test_the_split_of_the_softmax():
 
 @pytest.mark.parametrize('kwargs', [
     dict(),
+    dict(num_heads=2),
+    dict(mode='gaussian'),
+    dict(share_query_key=True, sub_sample=True),
+])
+@pytest.mark.parametrize('ndim', [1, 2, 3])
+def test_coupled_and_shared_is_the_plain_block(ndim, kwargs):
+    """The derivation: with one softmax the split is only another form."""
+    block = randomize(
+        getattr(nl_plugins, f'DisentangledNonLocal{ndim}d')(
+            12, coupling='mul', unary='shared', temperature=1., **kwargs))
+    plain = getattr(nl_plugins, f'NonLocal{ndim}d')(12, **kwargs)
+    plain.load_state_dict(block.state_dict(), strict=True)
+    x = torch.randn(SHAPES[ndim])
+    assert_same_results(
+        output_and_gradients(block, x), output_and_gradients(plain, x))
+
+
+@pytest.mark.parametrize('kwargs', [
+    dict(),
     dict(gate='scalar'),
+    dict(coupling='mul', gate='scalar'),
+    dict(unary='shared'),
+    dict(coupling='mul', unary='shared', num_heads=2),
     dict(terms=('unary', )),
     dict(terms=('pairwise', ), gate='scalar'),
     dict(norm_cfg=dict(type='BN')),
@@ -136,6 +158,50 @@ def test_attention_weights_name_the_missing_term():
             assert (weight is None) == (name != term)
 
 
+@pytest.mark.parametrize('kwargs', [
+    dict(unary='shared'), dict(num_heads=3), dict(axes='space'),
+    dict(axes='time', unary='shared'),
+    dict(sub_sample='before', pool_size=(1, 3, 2))
+])
+def test_attention_weights_of_both_terms_give_the_output(kwargs):
+    block = randomize(
+        nl_plugins.DisentangledNonLocal3d(12, **kwargs), .2)
+    x = torch.randn(SHAPES[3])
+    positions = torch.tensor([[2, 1, 4], [0, 3, 0]])
+    pairwise, unary = block.attention_weights(x, positions)
+    assert pairwise.shape[2:] == unary.shape[1:]
+    axes = kwargs.get('axes')
+    total = torch.ones(2, *{'space': (3, ), 'time': (4, 5)}.get(axes, ()))
+    dims = {'space': (2, 3), 'time': 1}.get(axes, (1, 2, 3))
+    torch.testing.assert_close(unary.sum(dim=dims), total)
+    if block.num_heads > 1:
+        return
+    value = block.g(block.pool(x) if block.sub_sample else x)
+    for q, (t, h, w) in enumerate(positions.tolist()):
+        # Its own group alone counts.
+        mask = torch.zeros_like(unary)
+        mask[(slice(None), *dict(space=(t, ), time=(slice(None), h, w)).get(
+            axes, ()))] = 1
+        y = torch.einsum('bthw,bcthw->bc', pairwise[:, q] + unary * mask,
+                         value)
+        expected = x[..., t, h, w] + block.conv_out(
+            y[..., None, None, None]).flatten(1)
+        torch.testing.assert_close(
+            block(x)[..., t, h, w], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_attention_weights_of_coupled_terms_are_one_map():
+    block = randomize(DisentangledNonLocal2d(12, coupling='mul'), .2)
+    x = torch.randn(SHAPES[2])
+    pairwise, unary = block.attention_weights(x, torch.tensor([[1, 2]]))
+    assert unary is None
+    torch.testing.assert_close(pairwise.sum((2, 3)), torch.ones(2, 1))
+    y = torch.einsum('bhw,bchw->bc', pairwise[:, 0], block.g(x))
+    expected = x[..., 1, 2] + block.conv_out(y[..., None, None]).flatten(1)
+    torch.testing.assert_close(
+        block(x)[..., 1, 2], expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize('kwargs, message', [
     (dict(temperature=0), 'temperature must be greater than 0, but got 0'),
     (dict(terms=('binary', )), 'binary'),
@@ -143,6 +209,12 @@ def test_attention_weights_name_the_missing_term():
     (dict(terms='unary'), "but got 'unary'"),
     (dict(whiten='batch'), "'batch'"),
     (dict(terms=('unary', ), gate='scalar'), "got 'scalar'"),
+    (dict(coupling='sub'), "coupling must be .* 'sub'"),
+    (dict(unary='none'), "unary must be .* 'none'"),
+    (dict(coupling='mul', terms=('unary', )), r"terms=\('unary',\)"),
+    (dict(coupling='mul', mode='dot_product'), "mode='dot_product'"),
+    (dict(unary='shared', terms=('pairwise', )), r"terms=\('pairwise',\)"),
+    (dict(unary='shared', mode='concatenation'), "mode='concatenation'"),
 ])
 def test_wrong_arguments_are_named(kwargs, message):
     with pytest.raises(ValueError, match=message):

@@ -201,3 +201,105 @@ def test_wrong_positions_are_named(positions):
     with pytest.raises(ValueError, match='positions must have the shape'):
         block_of(2).attention_weights(
             torch.zeros(SHAPES[2]), torch.tensor(positions))
+
+
+# Clips --------------------------------------------------------------------
+
+AXES = [
+    dict(axes='space'),
+    dict(axes='time'),
+    dict(axes='space', mode='concatenation', num_heads=2),
+    dict(axes='time', mode='dot_product', num_heads=3),
+    dict(axes='space', sub_sample=True),
+    dict(axes='space', mode='gaussian', sub_sample='before'),
+    dict(axes='time', sub_sample=True),
+    dict(sub_sample=True, pool_size=(2, 1, 3)),
+    dict(sub_sample='before', pool_size=(3, 2, 2)),
+]
+
+
+@pytest.mark.parametrize('name', ['NonLocal3d', 'DisentangledNonLocal3d'])
+@pytest.mark.parametrize('kwargs', AXES)
+def test_axes_of_clips(name, kwargs):
+    block = randomize(getattr(nl_plugins, name)(12, **kwargs), .2)
+    x = torch.randn(2, 12, 3, 4, 5)
+    assert_same_results(
+        output_and_gradients(block, x),
+        output_and_gradients(in_float64(block), x.double()))
+
+
+@pytest.mark.parametrize('axes', ['spacetime', 'space', 'time'])
+def test_frames_in_the_batch_are_a_clip(axes):
+    block = randomize(nl_plugins.NonLocal3d(12, axes=axes))
+    folded = nl_plugins.NonLocal3d(12, axes=axes, num_frames=3)
+    folded.load_state_dict(block.state_dict())
+    clips = torch.randn(2, 12, 3, 4, 5)
+    images = clips.transpose(1, 2).flatten(0, 1)
+    out = folded(images)
+    assert out.shape == images.shape
+    torch.testing.assert_close(out, block(clips).transpose(1, 2).flatten(0, 1))
+    positions = torch.tensor([[2, 1, 4], [0, 3, 0]])
+    torch.testing.assert_close(
+        folded.attention_weights(images, positions).pairwise,
+        block.attention_weights(clips, positions).pairwise)
+
+
+@pytest.mark.parametrize('kwargs', AXES)
+def test_attention_weights_of_axes(kwargs):
+    block = randomize(nl_plugins.NonLocal3d(12, **kwargs))
+    with torch.no_grad():
+        x = torch.randn(2, 12, 3, 4, 5)
+        positions = torch.tensor([[2, 1, 4], [0, 3, 0], [2, 0, 0]])
+        weights = block.attention_weights(x, positions).pairwise
+    size = block._key_size(x)
+    assert weights.shape == (2, 3, *size)
+    outside = weights.clone()
+    for index, (t, h, w) in enumerate(positions.tolist()):
+        group = dict(spacetime=(), space=(t, ),
+                     time=(slice(None), h, w))[block.axes]
+        outside[(slice(None), index, *group)] = 0
+    assert not outside.any()
+    if 'gaussian' in block.mode:
+        torch.testing.assert_close(
+            weights.flatten(2).sum(2), torch.ones(2, 3))
+    if block.num_heads == 1:
+        # Applied to the value they give the output at these positions.
+        source = block.pool(x) if block.sub_sample == 'before' else x
+        y = torch.einsum('bqthw,bcthw->bqc', weights, block.g(source))
+        y = block.conv_out(y.mT[..., None, None]).squeeze((3, 4))
+        t, h, w = positions.T
+        torch.testing.assert_close(
+            block(x)[:, :, t, h, w], x[:, :, t, h, w] + y,
+            rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('kwargs, message', [
+    (dict(axes='frame'), "axes must be one of .* got 'frame'"),
+    (dict(num_frames=0), 'num_frames must be .* got 0'),
+    (dict(num_frames=True), 'num_frames must be .* got True'),
+    (dict(axes='space', sub_sample=True, pool_size=2), r'\(2, 2, 2\)'),
+    (dict(axes='time', sub_sample=True, pool_size=(2, 2, 2)), 'outside of'),
+])
+def test_wrong_arguments_of_clips_are_named(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        nl_plugins.NonLocal3d(12, **kwargs)
+
+
+def test_a_batch_that_the_frames_do_not_divide_is_named():
+    block = nl_plugins.NonLocal3d(12, num_frames=4)
+    with pytest.raises(ValueError, match='C2D halves it after its first'):
+        block(torch.zeros(6, 12, 5, 5))
+    with pytest.raises(ValueError, match=r'\(B \* 4, 12, H, W\), but got'):
+        block(torch.zeros(2, 12, 4, 5, 5))
+
+
+def test_num_frames_in_a_frame_wise_backbone():
+    model = nl_plugins.WithBlocks(
+        'mmdet.ResNet',
+        depth=18,
+        base_channels=8,
+        stem_channels=8,
+        blocks=[dict(type='nl_plugins.NonLocal3d', num_frames=4,
+                     after='layer3')])
+    randomize(model.get_submodule('layer3.1').non_local_block)
+    assert model(torch.randn(8, 3, 64, 64))[2].shape == (8, 32, 4, 4)

@@ -1,0 +1,3 @@
+_base_ = 'mmseg::nonlocal_net/nonlocal_r101-d8_4xb2-40k_cityscapes-512x1024.py'
+custom_imports = dict(imports=['nl_plugins'], allow_failed_imports=False)
+model = dict(decode_head=dict(type='nl_plugins.NLHead'))

@@ -1,0 +1,3 @@
+_base_ = 'mmseg::nonlocal_net/nonlocal_r101-d8_4xb2-80k_cityscapes-769x769.py'
+custom_imports = dict(imports=['nl_plugins'], allow_failed_imports=False)
+model = dict(decode_head=dict(type='nl_plugins.NLHead'))

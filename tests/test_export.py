@@ -1,0 +1,148 @@
+"""What records a graph of a block, or runs it in its own way."""
+import io
+import warnings
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from reference import randomize
+from torch.utils.checkpoint import checkpoint
+
+import nl_plugins
+from nl_plugins.blocks.base import MODES
+
+BLOCKS = [
+    *(('NonLocal2d', dict(mode=mode)) for mode in MODES),
+    ('NonLocal2d', dict(sub_sample=True, num_heads=2)),
+    ('NonLocal2d', dict(key_channels=2, gate='scalar')),
+    ('DisentangledNonLocal2d', dict()),
+    ('DisentangledNonLocal2d', dict(coupling='mul', unary='shared')),
+]
+IDS = ['-'.join(map(str, (name, *kwargs.values()))) for name, kwargs in BLOCKS]
+blocks = pytest.mark.parametrize('name, kwargs', BLOCKS, ids=IDS)
+
+
+def build(name, kwargs):
+    return randomize(getattr(nl_plugins, name)(8, **kwargs), .2).eval()
+
+
+def images(height, width):
+    generator = torch.Generator().manual_seed(height)
+    return torch.randn(2, 8, height, width, generator=generator)
+
+
+@blocks
+def test_compile_without_a_graph_break(name, kwargs):
+    block = build(name, kwargs)
+    compiled = torch.compile(block, fullgraph=True, backend='aot_eager')
+    for size in ((6, 8), (20, 24)):
+        x = images(*size).requires_grad_()
+        out = compiled(x)
+        torch.testing.assert_close(out, block(x), rtol=1e-4, atol=1e-5)
+        actual, = torch.autograd.grad(out.square().sum(), x)
+        expected, = torch.autograd.grad(block(x).square().sum(), x)
+        torch.testing.assert_close(actual, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_inductor():
+    block = build('DisentangledNonLocal2d', dict())
+    x = images(12, 12)
+    torch.testing.assert_close(
+        torch.compile(block)(x), block(x), rtol=1e-4, atol=1e-5)
+
+
+@blocks
+def test_export_with_dynamic_sizes(name, kwargs):
+    block = build(name, kwargs)
+    height, width = (torch.export.Dim(n, min=4, max=64) for n in 'hw')
+    program = torch.export.export(
+        block, (images(12, 14), ), dynamic_shapes=({2: height, 3: width}, ))
+    # Nothing that only this package could run.
+    assert 'nl_plugins' not in str(program.graph)
+    x = images(20, 6)
+    torch.testing.assert_close(
+        program.module()(x), block(x), rtol=1e-4, atol=1e-5)
+
+
+@blocks
+def test_trace_runs_on_other_sizes(name, kwargs):
+    block = build(name, kwargs)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', torch.jit.TracerWarning)
+        traced = torch.jit.trace(block, images(12, 14))
+    file = io.BytesIO()
+    torch.jit.save(traced, file)
+    file.seek(0)
+    x = images(20, 6)
+    torch.testing.assert_close(
+        torch.jit.load(file)(x), block(x), rtol=1e-4, atol=1e-5)
+
+
+@blocks
+@pytest.mark.parametrize('dynamo', [False, True])
+def test_onnx_with_dynamic_sizes(name, kwargs, dynamo, tmp_path):
+    block = build(name, kwargs)
+    path = str(tmp_path / 'block.onnx')
+    sizes = dict(
+        dynamic_shapes=({2: torch.export.Dim('h', min=4, max=64),
+                         3: torch.export.Dim('w', min=4, max=64)}, )) if (
+                             dynamo) else dict(
+                                 dynamic_axes=dict(x={2: 'h', 3: 'w'}))
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        torch.onnx.export(
+            block, (images(12, 14), ), path, input_names=['x'],
+            dynamo=dynamo, **sizes)
+    session = onnxruntime.InferenceSession(
+        path, providers=['CPUExecutionProvider'])
+    for x in images(12, 14), images(20, 6):
+        out, = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+        np.testing.assert_allclose(
+            out, block(x).detach().numpy(), rtol=1e-4, atol=1e-5)
+
+
+@blocks
+def test_activation_checkpointing(name, kwargs):
+    block = build(name, kwargs)
+    x = images(20, 20).requires_grad_()
+    expected, = torch.autograd.grad(block(x).square().sum(), x)
+    out = checkpoint(block, x, use_reentrant=False)
+    actual, = torch.autograd.grad(out.square().sum(), x)
+    assert torch.equal(actual, expected)
+
+
+@blocks
+@pytest.mark.parametrize('size', [(3, 4), (20, 20)])
+def test_per_sample_gradients_of_torch_func(name, kwargs, size):
+    block = build(name, kwargs)
+    parameters = {n: p.detach() for n, p in block.named_parameters()}
+    x = images(*size)
+
+    def loss(parameters, sample):
+        return torch.func.functional_call(
+            block, parameters, (sample.unsqueeze(0), )).square().sum()
+
+    with warnings.catch_warnings():  # PyTorch's kernel is mapped by a loop
+        warnings.simplefilter('ignore', UserWarning)
+        actual = torch.func.vmap(
+            torch.func.grad(loss), in_dims=(None, 0))(parameters, x)
+    for index, sample in enumerate(x):
+        block.zero_grad()
+        block(sample.unsqueeze(0)).square().sum().backward()
+        for key, parameter in block.named_parameters():
+            scale = float(parameter.grad.abs().max()) + 1e-3
+            torch.testing.assert_close(
+                actual[key][index], parameter.grad, rtol=1e-3,
+                atol=1e-4 * scale)
+
+
+@blocks
+def test_forward_derivatives_of_torch_func(name, kwargs):
+    block = build(name, kwargs).double()
+    x = images(20, 20).double()
+    _, tangent = torch.func.jvp(block, (x, ), (torch.ones_like(x), ))
+    step = 1e-6
+    with torch.no_grad():
+        difference = (block(x + step) - block(x - step)) / (2 * step)
+    torch.testing.assert_close(tangent, difference, rtol=1e-4, atol=1e-5)

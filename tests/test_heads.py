@@ -1,0 +1,88 @@
+"""The segmentation heads against MMSegmentation's."""
+import mmseg.models.decode_heads as mmseg_heads
+import pytest
+import torch
+from mmengine.registry import MODELS, init_default_scope
+from reference import assert_same_results, output_and_gradients, randomize
+
+import nl_plugins
+
+HEAD = dict(in_channels=16, channels=8, num_classes=5, dropout_ratio=0)
+
+
+def head_of(module, name, **kwargs):
+    init_default_scope('mmseg')
+    return getattr(module, name)(**HEAD | kwargs)
+
+
+class Head(torch.nn.Module):
+    """A head as a module on one level of features."""
+
+    def __init__(self, head):
+        super().__init__()
+        self.head = head
+
+    def forward(self, x):
+        return self.head([x])
+
+
+@pytest.mark.parametrize('name, kwargs', [
+    ('NLHead', dict()),
+    ('NLHead', dict(mode='dot_product', reduction=4)),
+    ('NLHead', dict(use_scale=False, norm_cfg=dict(type='BN'))),
+    ('DNLHead', dict()),
+    ('DNLHead', dict(temperature=.5, norm_cfg=dict(type='BN'))),
+    ('DNLHead', dict(mode='dot_product', concat_input=False)),
+])
+@pytest.mark.parametrize('size', [(6, 7), (16, 20)])
+def test_upstream_state_dict_and_results(name, kwargs, size):
+    upstream = randomize(head_of(mmseg_heads, name, **kwargs), .2)
+    head = head_of(nl_plugins, name, **kwargs)
+    assert isinstance(head, type(upstream))
+    head.load_state_dict(upstream.state_dict(), strict=True)
+    upstream.load_state_dict(head.state_dict(), strict=True)
+    x = torch.randn(2, 16, *size)
+    assert_same_results(
+        output_and_gradients(Head(head), x),
+        output_and_gradients(Head(upstream), x))
+
+
+def test_the_block_is_ours_with_all_its_options():
+    head = head_of(
+        nl_plugins, 'DNLHead', temperature=.1, block=dict(
+            whiten='layer', coupling='mul', num_heads=2))
+    block = head.dnl_block
+    assert type(block) is nl_plugins.DisentangledNonLocal2d
+    assert (block.temperature, block.whiten, block.coupling,
+            block.num_heads) == (.1, 'layer', 'mul', 2)
+    head = head_of(
+        nl_plugins, 'NLHead', norm_cfg=dict(type='BN'),
+        block=dict(gate='scalar', reduction=4))
+    assert head.nl_block.key_channels == 2
+    assert 'nl_block.gamma' in head.state_dict()
+
+
+def test_a_new_head_starts_with_an_identity():
+    for name in 'NLHead', 'DNLHead':
+        head = head_of(nl_plugins, name, norm_cfg=dict(type='BN'))
+        head.init_weights()
+        block = head.nl_block if name == 'NLHead' else head.dnl_block
+        x = torch.randn(2, 8, 5, 6)
+        assert torch.equal(block(x), x)
+
+
+@pytest.mark.parametrize('name', ['NLHead', 'DNLHead'])
+def test_built_from_a_config_of_any_scope(name):
+    init_default_scope('mmdet')
+    head = MODELS.build(dict(type=f'nl_plugins.{name}', **HEAD))
+    assert type(head) is getattr(nl_plugins, name)
+
+
+@pytest.mark.parametrize('block, error, message', [
+    (dict(whiten='batch'), ValueError, "whiten must be .* 'batch'"),
+    (dict(tempreature=1), TypeError, 'tempreature'),
+    (dict(num_heads=3), ValueError, 'num_heads must divide'),
+])
+def test_wrong_options_are_named(block, error, message):
+    with pytest.raises(error, match=message):
+        head_of(nl_plugins, 'DNLHead', block=block)
