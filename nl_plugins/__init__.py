@@ -25,8 +25,8 @@ __version__ = '0.1.0'
 compat.install()
 
 __all__ = [
-    'DNLHead', 'DisentangledNonLocal1d', 'DisentangledNonLocal2d',
-    'DisentangledNonLocal3d', 'HOOKS', 'MODELS', 'NLHead', 'NonLocal1d',
+    'DisentangledNonLocal1d', 'DisentangledNonLocal2d',
+    'DisentangledNonLocal3d', 'HOOKS', 'MODELS', 'NonLocal1d',
     'NonLocal2d', 'NonLocal3d', 'UpgradeNonLocalHook', 'WithBlocks',
     'functional', 'upgrade'
 ]

@@ -5,10 +5,11 @@ different sizes on the CPU, float64 on a GPU. The letters are those of
 :mod:`nl_plugins.functional`.
 """
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
+
+from .derivatives import operator
 
 #: Weights that are held at once. Small enough for a cache, large enough for
 #: efficient matrix products.
@@ -19,71 +20,48 @@ SMALL = 4
 
 def explicit_softmax_attention(query: Tensor, key: Tensor, value: Tensor,
                                scale: float) -> Tensor:
-    """The formula as it stands, with the whole map of weights.
-
-    Differentiable any number of times, in any way.
-    """
+    """The formula as it stands, with the whole map of weights."""
     weights = ((scale * query) @ key.transpose(1, 2)).softmax(dim=-1)
     return weights @ value
 
 
-class ChunkedSoftmaxAttention(torch.autograd.Function):
-    """``apply(query, key, value, scale)``, the weights made anew backwards.
+def _forward(query: Tensor, key: Tensor, value: Tensor,
+             scale: float) -> Tensor:
+    out = value.new_empty(*query.shape[:2], value.shape[2])
+    for batch, rows, (weights, ) in _chunks(query, key, value, 1):
+        _softmax(query[batch, rows], key[batch], scale, weights)
+        torch.mm(weights, value[batch], out=out[batch, rows])
+    return out
 
-    The gradients follow from :math:`y = P v`, :math:`P = softmax(s\\,q k^T)`:
-    with :math:`dP = dy\\,v^T`, the gradient of the logits is
-    :math:`P \\circ (dP - (dy \\circ y)\\,1)`.
+
+def _gradients(query: Tensor, key: Tensor, value: Tensor, out: Tensor,
+               grad: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor]:
+    r"""The weights are made anew, chunk by chunk.
+
+    With :math:`P = softmax(s\,q k^T)` and :math:`dP = dy\,v^T` the gradient
+    of the logits is :math:`P \circ (dP - (dy \circ y)\,1)`.
     """
+    query_grad, key_grad, value_grad = (
+        torch.empty_like(query), torch.zeros_like(key),
+        torch.zeros_like(value))
+    grad = grad.contiguous()
+    for batch, rows, (weights, logits_grad) in _chunks(query, key, value, 2):
+        dy = grad[batch, rows]
+        _softmax(query[batch, rows], key[batch], scale, weights)
+        value_grad[batch].addmm_(weights.t(), dy)
+        torch.mm(dy, value[batch].t(), out=logits_grad)
+        logits_grad -= (dy * out[batch, rows]).sum(dim=1, keepdim=True)
+        logits_grad *= weights
+        torch.mm(logits_grad, key[batch], out=query_grad[batch, rows])
+        key_grad[batch].addmm_(logits_grad.t(), query[batch, rows])
+    query_grad *= scale
+    key_grad *= scale
+    return query_grad, key_grad, value_grad
 
-    @staticmethod
-    def forward(query: Tensor, key: Tensor, value: Tensor,
-                scale: float) -> Tensor:
-        out = value.new_empty(*query.shape[:2], value.shape[2])
-        for batch, rows, (weights, ) in _chunks(query, key, value, 1):
-            _softmax(query[batch, rows], key[batch], scale, weights)
-            torch.mm(weights, value[batch], out=out[batch, rows])
-        return out
 
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        *tensors, ctx.scale = inputs
-        ctx.save_for_backward(*tensors, output)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        *inputs, out = ctx.saved_tensors
-        if torch.is_grad_enabled():  # a second derivative is asked for
-            return *_explicit_gradients(*inputs, ctx.scale, grad), None
-        query, key, value = inputs
-        grads = query_grad, key_grad, value_grad = (
-            torch.empty_like(query), torch.zeros_like(key),
-            torch.zeros_like(value))
-        grad = grad.contiguous()
-        for batch, rows, (weights, logits_grad) in _chunks(query, key,
-                                                            value, 2):
-            dy = grad[batch, rows]
-            _softmax(query[batch, rows], key[batch], ctx.scale, weights)
-            value_grad[batch].addmm_(weights.t(), dy)
-            torch.mm(dy, value[batch].t(), out=logits_grad)
-            logits_grad -= (dy * out[batch, rows]).sum(dim=1, keepdim=True)
-            logits_grad *= weights
-            torch.mm(logits_grad, key[batch], out=query_grad[batch, rows])
-            key_grad[batch].addmm_(logits_grad.t(), query[batch, rows])
-        query_grad *= ctx.scale
-        key_grad *= ctx.scale
-        return *grads, None
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple, query: Tensor, key: Tensor,
-             value: Tensor, scale: float) -> tuple[Tensor, int]:
-        """One more dimension is a larger batch."""
-        tensors = [
-            t.expand(info.batch_size, *t.shape) if dim is None else t.movedim(
-                dim, 0) for t, dim in zip((query, key, value), in_dims)
-        ]
-        out = ChunkedSoftmaxAttention.apply(
-            *(t.flatten(0, 1) for t in tensors), scale)
-        return out.unflatten(0, tensors[0].shape[:2]), 0
+#: ``(query, key, value, scale)`` to the attended values.
+chunked_softmax_attention = operator(_forward, _gradients,
+                                     explicit_softmax_attention)
 
 
 def _chunks(query: Tensor, key: Tensor, value: Tensor,
@@ -106,14 +84,3 @@ def _chunks(query: Tensor, key: Tensor, value: Tensor,
 def _softmax(query: Tensor, key: Tensor, scale: float, out: Tensor) -> None:
     torch.addmm(out, query, key.t(), beta=0, alpha=scale, out=out)
     torch.softmax(out, dim=-1, out=out)
-
-
-def _explicit_gradients(query: Tensor, key: Tensor, value: Tensor,
-                        scale: float, grad: Tensor) -> tuple[Tensor, ...]:
-    """The backward out of differentiable operations, with the whole map."""
-    weights = ((scale * query) @ key.transpose(1, 2)).softmax(dim=-1)
-    weights_grad = grad @ value.transpose(1, 2)
-    mean = (weights * weights_grad).sum(dim=-1, keepdim=True)
-    logits_grad = scale * weights * (weights_grad - mean)
-    return (logits_grad @ key, logits_grad.transpose(1, 2) @ query,
-            weights.transpose(1, 2) @ grad)

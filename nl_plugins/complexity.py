@@ -13,8 +13,20 @@ from mmengine.analysis.jit_handles import get_shape
 
 def _attention(inputs: list[Any], outputs: list[Any]) -> int:
     """Query times key, and weights times value."""
-    query, key, value = (get_shape(v) for v in inputs[:3])
-    return prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
+    (query, channels), (key, _), (_, value_channels) = (
+        _shape_and_channels(v) for v in inputs[:3])
+    return prod(query[:-1]) * key[-2] * (channels + value_channels)
+
+
+def _shape_and_channels(value: Any) -> tuple[list[int], int]:
+    """Shape of an operand, and its channels but for zeros appended to it."""
+    shape = get_shape(value)
+    node = value.node()
+    while node.kind() in ('aten::unsqueeze', 'aten::contiguous', 'aten::to'):
+        node = next(node.inputs()).node()
+    if node.kind() in ('aten::pad', 'aten::constant_pad_nd'):
+        return shape, get_shape(next(node.inputs()))[-1]
+    return shape, shape[-1]
 
 
 def _cumulative_sum(inputs: list[Any], outputs: list[Any]) -> int:
@@ -22,15 +34,20 @@ def _cumulative_sum(inputs: list[Any], outputs: list[Any]) -> int:
 
 
 def _sort(inputs: list[Any], outputs: list[Any]) -> int:
-    """Comparisons."""
+    """Comparisons, along the last or another dimension."""
     shape = get_shape(inputs[0])
-    return prod(shape) * math.ceil(math.log2(max(shape[-1], 1)))
+    length = max([1, *shape])
+    for argument in inputs[1:]:
+        dim = argument.toIValue()
+        if type(dim) is int:
+            length = max(shape[dim], 1) if shape else 1
+    return prod(shape) * math.ceil(math.log2(length))
 
 
 def _search(inputs: list[Any], outputs: list[Any]) -> int:
     """Comparisons."""
-    sorted_shape, shape = (get_shape(v) for v in inputs[:2])
-    return prod(shape) * math.ceil(math.log2(max(sorted_shape[-1], 1)))
+    length = (get_shape(inputs[0]) or [1])[-1]
+    return prod(get_shape(outputs[0])) * math.ceil(math.log2(max(length, 1)))
 
 
 #: Handles by operator, for ``mmengine.analysis``.

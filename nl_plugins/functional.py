@@ -19,9 +19,10 @@ from torch.autograd import forward_ad
 
 from .chunked import (
     SMALL,
-    ChunkedSoftmaxAttention,
+    chunked_softmax_attention,
     explicit_softmax_attention,
 )
+from .sorted_sums import explicit_relu_sums, recorded_relu_sums, relu_sums
 
 
 def softmax_attention(query: Tensor,
@@ -39,7 +40,8 @@ def softmax_attention(query: Tensor,
     of queries, and holds the map only where that is a small multiple of the
     operands. Half precision input is multiplied and summed in float32.
 
-    PyTorch's fused kernels have no second derivative; inside of
+    The map is held for forward derivatives and for second ones. PyTorch's
+    fused kernels have no second derivative; inside of
     ``torch.nn.attention.sdpa_kernel(SDPBackend.MATH)`` there is one.
 
     Args:
@@ -73,7 +75,7 @@ def softmax_attention(query: Tensor,
     with _without_autocast(query):
         tensors = (t.to(dtype) for t in (query, key, value))
         if form == 'chunked':
-            out = ChunkedSoftmaxAttention.apply(*tensors, scale)
+            out = chunked_softmax_attention(*tensors, scale)
         else:
             out = explicit_softmax_attention(*tensors, scale)
     return out.to(value.dtype)
@@ -111,8 +113,9 @@ def dot_product_attention(query: Tensor, key: Tensor,
     with _without_autocast(query):
         query, key, value = (t.to(dtype) for t in (query, key, value))
         key = key / keys
-        if torch.compiler.is_compiling() or (
-                through_channels <= through_positions):
+        # A graph for any size has the order that is linear in it.
+        if (torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export()
+                or through_channels <= through_positions):
             out = query @ (key.transpose(1, 2) @ value)
         else:
             out = (query @ key.transpose(1, 2)) @ value
@@ -153,55 +156,41 @@ def concatenation_attention(query_score: Tensor, key_score: Tensor,
             'query_score, key_score and value must have the shapes (B, Nq), '
             f'(B, Nk) and (B, Nk, Dv), but got {tuple(query_score.shape)}, '
             f'{tuple(key_score.shape)} and {tuple(value.shape)}')
-    out_dtype = value.dtype
-    dtype = torch.promote_types(out_dtype, torch.float32)
-    keys, value_channels = value.shape[1:]
-    query_score, key_score, value = (
-        t.to(dtype) for t in (query_score, key_score, value))
-    if torch.onnx.is_in_onnx_export():  # ONNX has no search in sorted lists
-        weights = torch.relu(query_score.unsqueeze(2) + key_score.unsqueeze(1))
-        with _without_autocast(value):
-            return (weights / keys @ value).to(out_dtype)
-    # Only the sums of the scores count; an offset that they share with
-    # opposite signs would cancel between the prefix sums, digits and all.
-    offset = key_score.detach().mean(dim=1, keepdim=True)
-    query_score = query_score + offset
-    key_score, order = (key_score - offset).sort(dim=1, descending=True)
-    value = value.gather(
-        1, order.unsqueeze(-1).expand(-1, -1, value_channels))
-
-    # -b rises along the keys, so the search counts the keys with -b < a.
-    active = torch.searchsorted(-key_score.detach(), query_score.detach())
-    active = active.unsqueeze(-1).expand(-1, -1, value_channels)
-
-    def prefix_sums(terms: Tensor) -> Tensor:
-        # Row k of the padded sums is the sum of the first k terms.
-        return F.pad(terms.cumsum(dim=1), (0, 0, 1, 0)).gather(1, active)
-
-    out = query_score.unsqueeze(-1) * prefix_sums(value)
-    out = out + prefix_sums(key_score.unsqueeze(-1) * value)
-    # A weight of 0 does not hide a value of NaN.
-    out = out + 0 * value.sum(dim=1, keepdim=True)
-    return (out / keys).to(out_dtype)
+    dtype = torch.promote_types(value.dtype, torch.float32)
+    tensors = [t.to(dtype) for t in (query_score, key_score, value)]
+    if torch.onnx.is_in_onnx_export():  # has no search in sorted lists
+        sums = explicit_relu_sums
+    elif _is_recorded() or _has_tangent(*tensors):
+        sums = recorded_relu_sums
+    else:
+        sums = relu_sums
+    with _without_autocast(value):
+        out = sums(*tensors)
+    return (out / value.shape[1]).to(value.dtype)
 
 
 def _softmax_form(query: Tensor, key: Tensor, value: Tensor) -> str:
     """The fastest form: ``'explicit'``, ``'fused'`` or ``'chunked'``.
 
     ``tools/benchmark.py --forms`` measures all three. The constants are those
-    of CPUs; a GPU has fused kernels for every size, but not for float64.
+    of CPUs; a GPU has fused kernels for every size, but not for float64, nor
+    for batches beyond its grid.
     """
     keys, channels, value_channels = *key.shape[1:], value.shape[2]
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+    if _is_recorded():
         return 'fused'  # a graph is for any size, and takes one operator
-    if any(forward_ad.unpack_dual(t).tangent is not None
-           for t in (query, key, value)):
+    if _has_tangent(query, key, value):
         return 'explicit'  # the others have no forward derivative
-    if not query.device.type == 'cpu':
-        return 'chunked' if value.dtype == torch.float64 else 'fused'
-    # Below, making the weights anew in the backward takes longer than to
-    # keep them. PyTorch's kernel loses NaN with fewer than 16 keys.
-    if keys <= max(SMALL * (channels + value_channels), 16):
+    # So few keys that making the weights anew in the backward takes longer
+    # than to keep them. PyTorch's kernel loses NaN with fewer than 16 keys.
+    small = keys <= max(SMALL * (channels + value_channels), 16)
+    if query.device.type != 'cpu':
+        if small and query.shape[0] > 65535:
+            return 'explicit'
+        if value.dtype != torch.float64:
+            return 'fused'
+        return 'explicit' if small else 'chunked'
+    if small:
         return 'explicit'
     # The fused kernel wants key and value of one size. Forward and backward
     # take 4 products over the one and 3 over the other; chunks are slower by
@@ -221,8 +210,7 @@ def _fused_softmax_attention(query: Tensor, key: Tensor, value: Tensor,
     """
     value_channels = value.shape[-1]
     sizes = [t.shape[-1] for t in (query, key, value)]
-    # A trace shows what is needed: it is exported, or counted.
-    if not torch.jit.is_tracing():
+    if not torch.onnx.is_in_onnx_export():  # has no fused kernel
         sizes = [size + -size % 8 for size in sizes]
         if query.device.type == 'cpu' or max(sizes) <= 256:
             sizes = [max(sizes)] * 3
@@ -232,6 +220,17 @@ def _fused_softmax_attention(query: Tensor, key: Tensor, value: Tensor,
         for t, size in zip((query, key, value), sizes))
     out = F.scaled_dot_product_attention(query, key, value, scale=scale)
     return out.squeeze(1)[..., :value_channels].to(value.dtype)
+
+
+def _is_recorded() -> bool:
+    """Whether the operations become a graph."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+
+
+def _has_tangent(*tensors: Tensor) -> bool:
+    """Whether a forward derivative is computed."""
+    return any(
+        forward_ad.unpack_dual(t).tangent is not None for t in tensors)
 
 
 def _without_autocast(tensor: Tensor) -> AbstractContextManager:

@@ -1,4 +1,5 @@
 """Let the non-local blocks of a built upstream model compute as ours."""
+import torch
 from mmcv import cnn
 from mmcv.cnn.bricks.non_local import _NonLocalNd
 from mmengine.hooks import Hook
@@ -17,7 +18,8 @@ def upgrade(model: nn.Module) -> int:
     MMSegmentation's disentangled block become blocks of this package: same
     modules, parameters, keys and results, without the map of all pairs.
     References, hooks and optimizers that know them stay valid. Classes that
-    others derived from them are left alone.
+    others derived from them, and MMAction2's ``NonLocalLayer`` of its LFB
+    head, are left alone.
 
     MMSegmentation's disentangled block with ``mode='gaussian'`` changes its
     own input; the results differ there, ours are those of the formula.
@@ -71,17 +73,18 @@ def _upgrade_block(block: nn.Module) -> None:
         # mmseg has a temperature in the embedded form alone.
         kwargs['temperature'] = (
             block.temperature if block.mode == 'embedded_gaussian' else 1.)
+    with torch.device('meta'):  # for its attributes alone
+        ours = block_type(
+            block.in_channels,
+            reduction=block.reduction,
+            use_scale=block.use_scale,
+            mode=block.mode,
+            sub_sample=block.sub_sample,
+            **kwargs)
     # Not a new module: others may hold this one.
-    ours = block_type(
-        block.in_channels,
-        reduction=block.reduction,
-        use_scale=block.use_scale,
-        mode=block.mode,
-        sub_sample=block.sub_sample,
-        **kwargs)
     block.__class__ = block_type
     for name, value in vars(ours).items():
-        if not name.startswith('_') and name not in vars(block):
+        if not name.startswith('_') and name != 'training':
             setattr(block, name, value)
     if block.sub_sample:
         block.pool = ours.pool

@@ -5,7 +5,7 @@ from reference import LargestTensor
 
 from nl_plugins import chunked
 from nl_plugins.chunked import (
-    ChunkedSoftmaxAttention,
+    chunked_softmax_attention,
     explicit_softmax_attention,
 )
 
@@ -32,14 +32,14 @@ def test_vmap(in_dims):
     ]
     actual, expected = (
         torch.vmap(lambda *t, f=f: f(*t, .7), in_dims)(*operands)
-        for f in (ChunkedSoftmaxAttention.apply, explicit_softmax_attention))
+        for f in (chunked_softmax_attention, explicit_softmax_attention))
     torch.testing.assert_close(actual, expected)
 
 
 def test_jacobian_and_per_sample_gradients():
     operands = inputs(2)
     losses = (lambda *t, f=f: f(*t, .7).square().sum() for f in (
-        ChunkedSoftmaxAttention.apply, explicit_softmax_attention))
+        chunked_softmax_attention, explicit_softmax_attention))
     actual, expected = (
         (torch.func.jacrev(loss)(*operands),
          torch.vmap(torch.func.grad(lambda *t, g=loss: g(
@@ -54,12 +54,12 @@ def test_the_backward_holds_one_chunk(monkeypatch):
         torch.randn(1, n, c, requires_grad=True) for c in (16, 16, 8)
     ]
     with LargestTensor() as largest:
-        ChunkedSoftmaxAttention.apply(*operands, 1.).sum().backward()
+        chunked_softmax_attention(*operands, 1.).sum().backward()
     assert largest.numel <= max(2**15, 16 * n)
 
 
 def test_empty_operands():
     operands = [t[:0].requires_grad_() for t in inputs(1)]
-    out = ChunkedSoftmaxAttention.apply(*operands, 1.)
+    out = chunked_softmax_attention(*operands, 1.)
     out.sum().backward()
     assert out.shape == (0, 17, 4) and operands[0].grad.shape == (0, 17, 6)

@@ -241,6 +241,45 @@ def test_forward_derivatives_of_large_maps(channels):
 # Numerics -------------------------------------------------------------------
 
 
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize('norm', [1., 1e2, 1e4])
+@pytest.mark.parametrize('positions', [60, 700])
+@pytest.mark.parametrize('mode', [
+    'gaussian', 'embedded_gaussian', 'dot_product', 'concatenation'
+])
+def test_half_precision_is_never_worse_than_upstreams_form(
+        mode, positions, norm, dtype):
+    tensors = torch.randn(3, 2, positions, 16)
+    tensors *= norm / tensors.norm(dim=3, keepdim=True)
+    query, key, value = tensors.to(dtype)
+    scale = 16**-.5 if mode == 'embedded_gaussian' else 1.
+
+    def upstream(query, key, value):  # in the order of mmcv's operations
+        if mode == 'concatenation':
+            weights = torch.relu(query[..., :1] + key[..., :1].mT)
+        else:
+            weights = query @ key.mT
+        if 'gaussian' in mode:
+            return (weights * scale).softmax(dim=-1) @ value
+        return weights / positions @ value
+
+    if mode == 'dot_product':
+        actual = dot_product_attention(query, key, value)
+    elif mode == 'concatenation':
+        actual = concatenation_attention(query[..., 0], key[..., 0], value)
+    else:
+        actual = softmax_attention(query, key, value, scale)
+    expected = upstream(*(t.double() for t in (query, key, value)))
+    # What is beyond half precision counts as its largest number.
+    expected = expected.clamp(*(
+        getattr(torch.finfo(dtype), name) for name in ('min', 'max')))
+    ours, theirs = (
+        float((t.double().nan_to_num(nan=float('inf')) - expected).abs()
+              .mean()) for t in (actual, upstream(query, key, value)))
+    assert ours <= theirs or ours <= torch.finfo(dtype).eps * float(
+        expected.abs().mean()) / 2
+
+
 @pytest.mark.parametrize('positions', [3, 9])
 def test_gradcheck_of_both_orders_of_the_dot_product(positions):
     inputs = [

@@ -3,7 +3,12 @@ import mmseg.models.decode_heads as mmseg_heads
 import pytest
 import torch
 from mmengine.registry import MODELS, init_default_scope
-from reference import assert_same_results, output_and_gradients, randomize
+from reference import (
+    assert_same_results,
+    output_and_gradients,
+    randomize,
+    relative_error,
+)
 
 import nl_plugins
 
@@ -42,9 +47,11 @@ def test_upstream_state_dict_and_results(name, kwargs, size):
     head.load_state_dict(upstream.state_dict(), strict=True)
     upstream.load_state_dict(head.state_dict(), strict=True)
     x = torch.randn(2, 16, *size)
-    assert_same_results(
-        output_and_gradients(Head(head), x),
-        output_and_gradients(Head(upstream), x))
+    actual, expected = (
+        output_and_gradients(Head(h), x) for h in (head, upstream))
+    assert relative_error(actual['output'], expected['output']) < 1e-5
+    # Gradients that pass a batch norm cancel in part.
+    assert_same_results(actual, expected, 1e-4)
 
 
 def test_the_block_is_ours_with_all_its_options():

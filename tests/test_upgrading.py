@@ -11,6 +11,7 @@ from mmseg.models.decode_heads.dnl_head import (
 from reference import (
     LargestTensor,
     assert_same_results,
+    in_float64,
     output_and_gradients,
     randomize,
 )
@@ -44,6 +45,8 @@ def assert_upgraded(model, x, count=1):
 ])
 @pytest.mark.parametrize('ndim', [1, 2, 3])
 def test_blocks_of_mmcv(ndim, kwargs):
+    if 'norm_cfg' in kwargs:
+        kwargs = kwargs | dict(norm_cfg=dict(type=f'BN{ndim}d'))
     block = randomize(getattr(cnn, f'NonLocal{ndim}d')(12, **kwargs))
     assert_upgraded(block, torch.randn(SHAPES[ndim]))
     assert type(block) is getattr(nl_plugins, f'NonLocal{ndim}d')
@@ -70,6 +73,25 @@ def test_the_disentangled_block_of_mmseg(mode):
     assert type(block) is nl_plugins.DisentangledNonLocal2d
 
 
+def test_the_disentangled_gaussian_block_of_mmseg():
+    # It changes its own input, so it is compared with the formula; it has
+    # no temperature there.
+    block = MMSegDisentangledNonLocal2d(12, temperature=.05, mode='gaussian')
+    assert upgrade(randomize(block, .2)) == 1
+    assert block.temperature == 1
+    x = torch.randn(SHAPES[2])
+    assert_same_results(
+        output_and_gradients(block, x),
+        output_and_gradients(in_float64(block), x.double()))
+
+
+def test_no_random_numbers_are_drawn():
+    model = nn.Sequential(cnn.NonLocal2d(12))
+    state = torch.get_rng_state()
+    upgrade(model)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 MODELS_OF_THE_TOOLBOXES = {
     'mmdet': (dict(type='BFP', in_channels=8, num_levels=3,
                    refine_type='non_local'), None, 1),
@@ -92,7 +114,8 @@ MODELS_OF_THE_TOOLBOXES = {
 def test_models_of_the_toolboxes(which):
     cfg, shape, count = MODELS_OF_THE_TOOLBOXES[which]
     init_default_scope(which.partition(',')[0])
-    model = MODELS.build(cfg).eval()
+    model = MODELS.build(cfg)
+    model.eval()
     with torch.no_grad():
         for name, p in model.named_parameters():
             if 'non_local' in name or 'refine' in name or 'nl_' in name:

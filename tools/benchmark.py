@@ -91,17 +91,19 @@ def main() -> None:
         for block in args.blocks
     ]
     results = {}
+    if args.out:
+        args.out.mkdir(parents=True, exist_ok=True)
     for number, case in enumerate(cases, start=1):
         print(f'{number}/{len(cases)} {case.block} '
               f'{"x".join(map(str, case.size))} {case.dtype} '
               f'{"training" if case.train else "inference"}', flush=True)
         results[case] = compare(case, args.repeats)
-    table = to_markdown(results)
-    print('\n' + table)
+        if args.out:  # after each: it may take an hour
+            (args.out / 'benchmark.md').write_text(
+                f'{machine}\n\n{to_markdown(results)}\n')
+            write_csv(results, args.out / 'benchmark.csv')
+    print('\n' + to_markdown(results))
     if args.out:
-        args.out.mkdir(parents=True, exist_ok=True)
-        (args.out / 'benchmark.md').write_text(f'{machine}\n\n{table}\n')
-        write_csv(results, args.out / 'benchmark.csv')
         plot(results, args.out / 'benchmark.png')
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .. import functional
-from ..chunked import ChunkedSoftmaxAttention, explicit_softmax_attention
+from ..chunked import chunked_softmax_attention, explicit_softmax_attention
 
 #: Channels of key and value, and numbers of positions.
 HEADS = ((128, 128), (256, 256), (512, 256), (64, 512))
@@ -20,7 +20,7 @@ POSITIONS = (196, 784, 1568, 3136, 8192)
 _FORMS = dict(
     explicit=explicit_softmax_attention,
     fused=functional._fused_softmax_attention,
-    chunked=ChunkedSoftmaxAttention.apply)
+    chunked=chunked_softmax_attention)
 
 
 def compare_forms(device: str, repeats: int) -> str:

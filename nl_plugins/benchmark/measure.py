@@ -94,7 +94,8 @@ def compare(case: Case, repeats: int = 5) -> dict[str, Result]:
     running = list(IMPLEMENTATIONS)
     for name in IMPLEMENTATIONS:
         memory[name] = _measure_memory(case, name)
-        if name == 'upstream' and isinstance(memory[name], str):
+        if (name == 'upstream' and isinstance(memory[name], str)
+                and case.block == 'concatenation'):
             notes[name] = memory[name]
             memory['naive'] = _measure_memory(case, 'naive')
             running[0] = 'naive'
@@ -158,8 +159,6 @@ def _build(case: Case, implementation: str) -> nn.Module:
         return DisentangledNonLocal2d(case.channels, temperature=0.05)
     block_type = getattr(cnn, f'NonLocal{ndim}d')
     if implementation == 'naive':
-        if case.block != 'concatenation':
-            raise ValueError("no other form than upstream's")
         block_type = type('Naive', (_NaiveConcatenation, block_type), {})
     return block_type(case.channels, mode=case.block)
 
@@ -258,17 +257,27 @@ def trimming() -> Iterator[None]:
 def _serve_memory(case: Case, implementation: str, pipe: Connection) -> None:
     """Send the memory of one iteration."""
     try:
+        _use(case.device)
         iterate = _Block(case, implementation)
         before = peak_memory(case.device)
         iterate()
         pipe.send(peak_memory(case.device) - before)
-    except (RuntimeError, MemoryError, ValueError) as error:
-        pipe.send(str(error).splitlines()[0])
+    except Exception as error:  # whatever a block may raise
+        pipe.send(first_line(error))
 
 
 def _serve_time(case: Case, names: list[str], repeats: int,
                 pipe: Connection) -> None:
     """Send the median time of one iteration of each."""
+    try:
+        pipe.send(_median_times(case, names, repeats))
+    except Exception as error:
+        pipe.send(first_line(error))
+
+
+def _median_times(case: Case, names: list[str],
+                  repeats: int) -> dict[str, float]:
+    _use(case.device)
     iterations = [
         _Product(case) if name == 'matmul' else _Block(case, name)
         for name in names
@@ -286,10 +295,10 @@ def _serve_time(case: Case, names: list[str], repeats: int,
             times.append(_time(iterate, number))
         if time.perf_counter() - start > _LONGEST:
             break
-    pipe.send({
+    return {
         name: statistics.median(times) / getattr(iterate, 'share', 1)
         for name, iterate, times in zip(names, iterations, seconds)
-    })
+    }
 
 
 def _time(iterate: Callable, number: int) -> float:
@@ -298,6 +307,17 @@ def _time(iterate: Callable, number: int) -> float:
     for _ in range(number):
         iterate()
     return (time.perf_counter() - start) / number
+
+
+def first_line(error: Exception) -> str:
+    """What went wrong, short enough for a table."""
+    return (str(error) or repr(error)).splitlines()[0]
+
+
+def _use(device: str) -> None:
+    """Make a GPU the one that is synchronized and asked for its memory."""
+    if torch.device(device).type == 'cuda':
+        torch.cuda.set_device(device)
 
 
 def peak_memory(device: str) -> int:

@@ -12,7 +12,7 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
 from ..loading import load_config
-from .measure import in_a_process, peak_memory, trimming
+from .measure import first_line, in_a_process, peak_memory, trimming
 
 
 class ModelResult(NamedTuple):
@@ -97,10 +97,10 @@ def _serve(config: str, size: tuple[int, ...], device: str, path: str,
             if x.is_cuda:
                 torch.cuda.synchronize()
             seconds = time.perf_counter() - start
-    except (RuntimeError, MemoryError, ValueError) as error:
-        pipe.send(ModelResult(error=str(error).splitlines()[0]))
+        torch.save(out.cpu(), path)
+    except Exception as error:  # whatever a model may raise
+        pipe.send(ModelResult(error=first_line(error)))
         return
-    torch.save(out.cpu(), path)
     pipe.send(ModelResult(seconds, used, frozenset(model.state_dict())))
 
 
@@ -110,8 +110,8 @@ def _build(cfg: Config) -> nn.Module:
     model = revert_sync_batchnorm(MODELS.build(cfg.model))
     for name, parameter in model.named_parameters():
         generator = torch.Generator().manual_seed(sum(name.encode()))
-        deviation = max(parameter[0].numel(), 1)**-.5
         if parameter.dim() > 1:
+            deviation = parameter[0].numel()**-.5
             parameter.data.normal_(0, deviation, generator=generator)
         else:
             parameter.data.uniform_(.5, 1, generator=generator)

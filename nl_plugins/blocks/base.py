@@ -90,7 +90,9 @@ class NonLocalBlock(_NonLocalNd):
         self.reduction = reduction
         self.use_scale = use_scale
         self.mode = mode
-        self.sub_sample = sub_sample
+        # A 1 of the command line is True.
+        self.sub_sample = sub_sample if sub_sample == 'before' else bool(
+            sub_sample)
         self.zeros_init = zeros_init
         self.std = std
         self.share_query_key = share_query_key
@@ -101,28 +103,33 @@ class NonLocalBlock(_NonLocalNd):
         if pool_size is not None:
             self._set_pool_size(pool_size)
 
-        conv_cfg = conv_cfg or dict(type=f'Conv{self.ndim}d')
+        self._build_layers(conv_cfg or dict(type=f'Conv{self.ndim}d'),
+                           norm_cfg)
+        self.init_weights()
+
+    def _build_layers(self, conv_cfg: dict, norm_cfg: dict | None) -> None:
 
         def projection(channels: int) -> ConvModule:
             return ConvModule(
-                in_channels, channels, 1, conv_cfg=conv_cfg, act_cfg=None)
+                self.in_channels, channels, 1, conv_cfg=conv_cfg,
+                act_cfg=None)
 
         self.g = projection(self.value_channels)
-        if gate:
+        if self.gate:
             self.gamma = nn.Parameter(torch.zeros(1))
         else:
             self.conv_out = ConvModule(
                 self.value_channels,
-                in_channels,
+                self.in_channels,
                 1,
                 conv_cfg=conv_cfg,
                 norm_cfg=norm_cfg,
                 act_cfg=None)
-        if mode != 'gaussian':
+        if self.mode != 'gaussian':
             self.theta = projection(self.key_channels)
-            if not share_query_key:
+            if not self.share_query_key:
                 self.phi = projection(self.key_channels)
-        if mode == 'concatenation':
+        if self.mode == 'concatenation':
             # mmcv's layer, kept for its name; the weight alone is used.
             self.concat_project = ConvModule(
                 2 * self.key_channels,
@@ -130,16 +137,15 @@ class NonLocalBlock(_NonLocalNd):
                 1,
                 bias=False,
                 act_cfg=dict(type='ReLU'))
-        if sub_sample:
+        if self.sub_sample:
             self.pool = getattr(nn, f'MaxPool{self.ndim}d')(self.pool_size)
-        if sub_sample is True:
+        if self.sub_sample is True:
             # mmcv's names: they are part of the keys of its checkpoints.
             self.g = nn.Sequential(self.g, self.pool)
-            if mode == 'gaussian':
+            if self.mode == 'gaussian':
                 self.phi = self.pool
-            elif not share_query_key:
+            elif not self.share_query_key:
                 self.phi = nn.Sequential(self.phi, self.pool)
-        self.init_weights()
 
     def _set_channels(self, key_channels: int | None,
                       value_channels: int | None) -> None:
@@ -196,7 +202,7 @@ class NonLocalBlock(_NonLocalNd):
                 layer = layer[0]
             if isinstance(layer, ConvModule):
                 normal_init(layer.conv, std=self.std)
-        if self.mode == 'concatenation':
+        if hasattr(self, 'concat_project'):
             self.concat_project.init_weights()
         if self.gate:
             nn.init.zeros_(self.gamma)
@@ -255,11 +261,15 @@ class NonLocalBlock(_NonLocalNd):
         """
         x = self._prepare(x)
         size = x.shape[2:]
-        if (positions.dim() != 2 or positions.shape[1] != self.ndim
-                or (positions < 0).any()
+        integers = not (positions.is_floating_point()
+                        or positions.is_complex()
+                        or positions.dtype == torch.bool)
+        positions = positions.to(x.device, torch.long)
+        if (not integers or positions.dim() != 2
+                or positions.shape[1] != self.ndim or (positions < 0).any()
                 or (positions >= positions.new_tensor(size)).any()):
             raise ValueError(
-                f'positions must have the shape (Q, {self.ndim}) with indices '
+                f'positions must have the shape (Q, {self.ndim}), integers '
                 f'inside of {tuple(size)}, but got {positions.tolist()}')
         strides = [size[d + 1:].numel() for d in range(self.ndim)]
         flat = (positions * positions.new_tensor(strides)).sum(dim=1)
@@ -330,7 +340,7 @@ class NonLocalBlock(_NonLocalNd):
         else:
             y = softmax_attention(query, key, value, self._logit_scale(),
                                   key_bias)
-        return self.gamma * y if self.gate else y
+        return self.gamma.to(y.dtype) * y if self.gate else y
 
     def _query_key_and_bias(
             self, x: Tensor,
@@ -445,8 +455,9 @@ def pointwise(layer: nn.Module,
               positions_last: bool = False) -> Tensor:
     """A 1 x 1 convolution, ``(B, C, *size)`` to ``(B, C', *size)``.
 
-    Where it is a plain one it runs as a matrix product: on CPUs the
-    convolution copies its input and output from one layout to another.
+    Where it is a plain one on a CPU it runs as a matrix product: the
+    convolution would copy its input and output from one layout to another.
+    In half precision the product would round once more.
 
     Args:
         layer (nn.Module): The convolution, or a Sequential of it and a
@@ -458,16 +469,20 @@ def pointwise(layer: nn.Module,
     Returns:
         Tensor: Shape ``(B, C', *size)``.
     """
+    half = x.dtype not in (torch.float32, torch.float64) or _autocasts()
+    if (x.device.type != 'cpu' or half or torch.jit.is_tracing()
+            or _is_observed(layer)):
+        return layer(x)
     if isinstance(layer, nn.Sequential):
         convolution, pool = layer
         return pool(pointwise(convolution, x))
     conv = getattr(layer, 'conv', layer)
-    if torch.jit.is_tracing() or not (_is_plain(layer) and _is_plain(conv)):
+    if not (_is_plain(layer) and _is_plain(conv)) or _is_observed(conv):
         return layer(x)
     weight, tokens = conv.weight.flatten(1), x.flatten(2)
     if positions_last:
         out = torch.baddbmm(
-            conv.bias.unsqueeze(1), weight.expand(len(x), -1, -1), tokens)
+            conv.bias.unsqueeze(1), weight.expand(x.shape[0], -1, -1), tokens)
     else:
         out = F.linear(tokens.transpose(1, 2), weight,
                        conv.bias).transpose(1, 2)
@@ -475,13 +490,25 @@ def pointwise(layer: nn.Module,
 
 
 def _is_plain(layer: nn.Module) -> bool:
-    """Whether calling a layer does no more than its weight and bias say."""
-    if (layer._forward_hooks or layer._forward_pre_hooks
-            or layer._backward_hooks or layer._backward_pre_hooks):
-        return False
+    """Whether a layer does no more than its weight and bias say."""
     if type(layer) is ConvModule:
         return not (layer.with_norm or layer.with_activation
                     or layer.with_spectral_norm)
     # Not a subclass: a quantized or reparametrized one.
     return type(layer) in (nn.Conv1d, nn.Conv2d,
                            nn.Conv3d) and layer.bias is not None
+
+
+def _autocasts() -> bool:
+    """Whether autocast is on for CPUs."""
+    try:
+        return torch.is_autocast_enabled('cpu')
+    except TypeError:  # PyTorch before 2.4
+        return torch.is_autocast_cpu_enabled()
+
+
+def _is_observed(layer: nn.Module) -> bool:
+    """Whether a call of a layer does more than its ``forward``."""
+    return bool(layer._forward_hooks or layer._forward_pre_hooks
+                or layer._backward_hooks or layer._backward_pre_hooks
+                or 'forward' in vars(layer))

@@ -50,6 +50,9 @@ class DisentangledBlock(NonLocalBlock):
         self.terms = tuple(terms)
         self.pairwise = 'pairwise' in terms
         self.unary = unary if 'unary' in terms else None
+        self.temperature = temperature
+        self.coupling = coupling
+        self.whiten = whiten
         super().__init__(in_channels, *args, **kwargs)
         if self.gate and not self.pairwise:
             raise ValueError('gate scales the pairwise term, so it must be '
@@ -67,16 +70,15 @@ class DisentangledBlock(NonLocalBlock):
                 "unary='shared' is the mean query times the key, so it needs "
                 "the unary term and a mode other than 'concatenation', but "
                 f'got terms={self.terms} and mode={self.mode!r}')
-        self.temperature = temperature
-        self.coupling = coupling
-        self.whiten = whiten
+
+    def _build_layers(self, conv_cfg: dict, norm_cfg: dict | None) -> None:
+        super()._build_layers(conv_cfg, norm_cfg)
         if self.unary == 'separate':
-            self.conv_mask = getattr(nn, f'Conv{self.ndim}d')(in_channels, 1,
-                                                              1)
+            self.conv_mask = getattr(nn, f'Conv{self.ndim}d')(
+                self.in_channels, 1, 1)
         if not self.pairwise and self.unary != 'shared':
             for name in ('theta', 'phi', 'concat_project'):
                 self._modules.pop(name, None)
-        self.init_weights()
 
     def init_weights(self) -> None:
         """Set the weights of a new block.
@@ -87,9 +89,9 @@ class DisentangledBlock(NonLocalBlock):
         the unary term trains the value from the first step.
         """
         super().init_weights()
-        if hasattr(self, 'conv_mask'):
+        if self.unary == 'separate':
             normal_init(self.conv_mask, std=self.std)
-        if self.gate and self.unary and getattr(self, 'coupling', '') == 'add':
+        if self.gate and self.unary and self.coupling == 'add':
             value = self.g[0] if self.sub_sample is True else self.g
             constant_init(value.conv, 0)
 

@@ -1,9 +1,16 @@
 """What the comparison with upstream measures."""
 import math
+import os
+import signal
 
 import pytest
 
-from nl_plugins.benchmark.measure import Case, compare, multiplications
+from nl_plugins.benchmark.measure import (
+    Case,
+    compare,
+    in_a_process,
+    multiplications,
+)
 
 
 def test_the_memory_of_upstreams_map_is_seen():
@@ -30,12 +37,19 @@ def test_what_upstream_does_not_have_is_said():
     assert results['nl_plugins'].seconds > 0
 
 
-def test_a_process_that_dies_is_said():
-    # An input that no machine can hold.
-    case = Case('gaussian', (10**7, 10**7), 8)
+def test_too_large_an_input_is_said():
+    case = Case('gaussian', (10**7, 10**7), 8)  # no machine can hold it
     results = compare(case, repeats=1)
     for name in 'upstream', 'nl_plugins':
-        assert 'killed' in results[name].error
+        assert "can't allocate memory" in results[name].error
+
+
+def die(pipe):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_process_that_dies_is_said():
+    assert 'killed' in in_a_process(die)
 
 
 def test_half_precision_runs_with_autocast():

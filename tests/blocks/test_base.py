@@ -146,7 +146,7 @@ def test_the_same_bits_twice(name, kwargs):
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize('norm', [1., 1e2, 1e4])
 @pytest.mark.parametrize('mode', [*MODES, 'disentangled'])
-def test_autocast_is_never_worse_than_upstream(mode, norm, dtype):
+def test_autocast_of_a_block_is_as_good_as_upstream(mode, norm, dtype):
     if mode == 'disentangled':
         from mmseg.models.decode_heads.dnl_head import DisentangledNonLocal2d
         upstream = DisentangledNonLocal2d(16, temperature=.05)
@@ -156,18 +156,24 @@ def test_autocast_is_never_worse_than_upstream(mode, norm, dtype):
         block = nl_plugins.NonLocal2d(16, mode=mode)
     randomize(block)
     upstream.load_state_dict(block.state_dict())
-    errors = {}
-    for size in (10, 24):  # a small map, and one for the fused kernel
-        x = torch.randn(2, 16, size, size)
-        x *= norm / x.norm(dim=1, keepdim=True)
-        with torch.no_grad():
-            expected = in_float64(block)(x.double())
-            with torch.autocast('cpu', dtype):
-                for name, model in (('ours', block), ('theirs', upstream)):
-                    # Half precision ends at 65504.
-                    error = (model(x).double() - expected).abs().mean()
-                    errors[name] = float(error.nan_to_num(nan=float('inf')))
-        assert errors['ours'] <= errors['theirs'] * (1 + 1e-3), size
+    errors = dict(ours=0., theirs=0.)
+    for seed in range(5):
+        for size in (10, 24):  # a small map, and one for the fused kernel
+            torch.manual_seed(seed)
+            x = torch.randn(2, 16, size, size)
+            x *= norm / x.norm(dim=1, keepdim=True)
+            with torch.no_grad():
+                expected = in_float64(block)(x.double())
+                with torch.autocast('cpu', dtype):
+                    for name, model in (('ours', block),
+                                        ('theirs', upstream)):
+                        error = (model(x).double() - expected).abs().mean()
+                        # Half precision ends at 65504.
+                        errors[name] += float(
+                            error.nan_to_num(nan=float('inf')))
+    # The projections round as upstream's do, and that noise is all that may
+    # make a difference; test_functional compares what is between them.
+    assert errors['ours'] <= 1.05 * errors['theirs']
 
 
 def test_heads_do_not_change_the_number_of_parameters():

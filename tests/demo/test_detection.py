@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from pycocotools.coco import COCO
 
-from nl_plugins.demo import detection
+from nl_plugins.demo import detection, scene
 
 CONFIGS = Path(__file__).parents[2] / 'configs' / 'demo'
 BASELINE = 'mask-rcnn_r18-2stages_fpn_demo.py'
@@ -85,7 +85,7 @@ def test_annotations_describe_the_images(dataset, subset):
             assert (bright == mask[box]).mean() > 0.99
             # the gap between the shape and the lamp
             gap = max(columns.min() - (x + width), x - (columns.max() + 1))
-            assert gap >= detection.MIN_DISTANCE
+            assert gap >= scene.MIN_DISTANCE
         assert taken.max() == 1
     assert lamps.count('orange') == lamps.count('blue')
 
@@ -129,7 +129,7 @@ def features_of(config):
 
 def reach(config):
     """Columns of the image on which one column of features depends."""
-    image = torch.randn(1, 3, detection.HEIGHT, 2 * detection.WIDTH)
+    image = torch.randn(1, 3, scene.HEIGHT, 2 * scene.WIDTH)
     image.requires_grad_()
     features, = features_of(config)(image)
     column = features.shape[3] // 2
@@ -145,10 +145,10 @@ def test_baseline_cannot_see_the_lamp_from_a_shape():
     # feature's cell
     assert (columns.min(), columns.max()) == (pixel - 57, pixel + 57)
     # RoIAlign reads up to one more cell to each side
-    assert 57 + stride < detection.MIN_DISTANCE
+    assert 57 + stride < scene.MIN_DISTANCE
 
 
 @pytest.mark.parametrize('config', WITH_BLOCKS)
 def test_detectors_with_a_block_see_all(config):
     columns, _, _ = reach(config)
-    assert len(columns) == 2 * detection.WIDTH
+    assert len(columns) == 2 * scene.WIDTH

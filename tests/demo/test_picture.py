@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from nl_plugins import DisentangledNonLocal2d
-from nl_plugins.demo import detection, picture
+from nl_plugins.demo import detection, picture, scene
 
 CONFIGS = Path(__file__).parents[2] / 'configs' / 'demo'
 
@@ -45,7 +45,7 @@ def test_maps_belong_to_the_query_and_fit_the_image(queries, monkeypatch):
     assert list(maps) == ['pairwise', 'unary']
     for weights, row, column in ((maps['pairwise'], 3, 5),
                                  (maps['unary'], 11, 23)):
-        assert weights.shape == (detection.HEIGHT, detection.WIDTH)
+        assert weights.shape == (scene.HEIGHT, scene.WIDTH)
         peak = np.unravel_index(weights.argmax(), weights.shape)
         assert (peak[0] // 8, peak[1] // 8) == (row, column)
 

@@ -133,6 +133,34 @@ def test_segmentation(cityscapes):
     assert 'mIoU' in json.loads(metrics.read_text())
 
 
+def test_an_upstream_model_upgraded(cityscapes):
+    # MMSegmentation's own head and blocks, trained and tested as they are,
+    # then tested with ours.
+    config = SEGMENTATION.replace('fcn/fcn_r50', 'nonlocal_net/nonlocal_r50')
+    config = config.replace("type='nl_plugins.WithBlocks',", '')
+    config = config.replace("base='ResNetV1c',", '')
+    config = config.replace(f'blocks=[{BLOCK.format(2)}]', '')
+    (cityscapes / 'config.py').write_text(config)
+    run_tool(cityscapes, 'train.py')
+    checkpoint = 'work_dirs/config/iter_1.pth'
+    for name, options in (('as_it_is', []), ('upgraded', ['--upgrade'])):
+        run_tool(cityscapes, 'test.py', checkpoint, *options, '--out',
+                 f'{name}_maps', '--work-dir', name)
+    logs, metrics, maps = {}, {}, {}
+    for name in 'as_it_is', 'upgraded':
+        log, = cityscapes.glob(f'{name}/*/*.log')
+        logs[name] = log.read_text()
+        file, = cityscapes.glob(f'{name}/*/*.json')
+        metrics[name] = json.loads(file.read_text())['mIoU']
+        maps[name] = [path.read_bytes() for path in sorted(
+            cityscapes.glob(f'{name}_maps/*.png'))]
+    assert 'upgraded 1 non-local block' in logs['upgraded']
+    assert 'upgraded' not in logs['as_it_is'].replace('upgraded_', '')
+    assert metrics['upgraded'] == metrics['as_it_is']
+    assert len(maps['upgraded']) == 2 and (
+        maps['upgraded'] == maps['as_it_is'])
+
+
 @pytest.fixture
 def videos(tmp_path) -> Path:
     """Two videos of noise, as folders of frames, and their config."""

@@ -1,0 +1,64 @@
+# FCN made small enough to train in minutes on two CPU cores, for the data set
+# of nl_plugins.demo.segmentation. With two ResNet stages it cannot see as far
+# as the lamp that names a shape.
+_base_ = 'mmseg::fcn/fcn_r50-d8_4xb2-40k_cityscapes-512x1024.py'
+custom_imports = dict(imports=['nl_plugins'], allow_failed_imports=False)
+
+norm_cfg = dict(type='BN', requires_grad=True)
+data_preprocessor = dict(size=(96, 192))
+model = dict(
+    data_preprocessor=data_preprocessor,
+    # trained from scratch
+    pretrained=None,
+    backbone=dict(
+        type='ResNet',
+        depth=18,
+        base_channels=32,
+        num_stages=2,
+        strides=(1, 2),
+        dilations=(1, 1),
+        out_indices=(1, ),
+        norm_cfg=norm_cfg),
+    decode_head=dict(
+        in_channels=64,
+        in_index=0,
+        channels=64,
+        concat_input=False,
+        norm_cfg=norm_cfg),
+    auxiliary_head=None)
+
+data_root = 'data/demo_seg/'
+# images are read as they are
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations'),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PackSegInputs')
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations'),
+    dict(type='PackSegInputs')
+]
+train_dataloader = dict(
+    batch_size=8,
+    num_workers=1,
+    dataset=dict(data_root=data_root, pipeline=train_pipeline))
+val_dataloader = dict(
+    batch_size=10,
+    num_workers=1,
+    dataset=dict(data_root=data_root, pipeline=test_pipeline))
+test_dataloader = val_dataloader
+
+train_cfg = dict(max_iters=600, val_interval=100)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=50),
+    dict(type='MultiStepLR', by_epoch=False, milestones=[500], gamma=0.1)
+]
+optim_wrapper = dict(
+    _delete_=True,
+    type='OptimWrapper',
+    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.01))
+default_hooks = dict(
+    logger=dict(interval=20),
+    checkpoint=dict(interval=600, max_keep_ckpts=1))
