@@ -8,20 +8,20 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from mmdet.apis import init_detector
 from mmengine.runner import find_latest_checkpoint
+from torch import nn
 
-from nl_plugins.demo import detection, picture, report
+from nl_plugins.demo import detection, picture, report, segmentation
 
 # Of a line of the training log: where it is, how long it will take, the loss;
-# of an evaluation, both APs.
-PROGRESS = re.compile(r'(Epoch\(train\).*?\]) .*(eta.*time: [\d.]*)'
+# of an evaluation, the metrics.
+PROGRESS = re.compile(r'((?:Epoch|Iter)\(train\).*?\]) .*(eta.*time: [\d.]*)'
                       r' .*( loss: [\d.]*)'
-                      r'|(Epoch\(val\).*?\]) .*(bbox_mAP: \S*)'
-                      r'.*(segm_mAP: \S*)')
+                      r'|((?:Epoch|Iter)\(val\).*?\]) .*'
+                      r'(?:(bbox_mAP: \S*).*(segm_mAP: \S*)|(mIoU: \S*))')
 ROOT = Path(__file__).resolve().parents[1]
 DET_CONFIGS = {
     'Mask R-CNN': 'configs/demo/mask-rcnn_r18-2stages_fpn_demo.py',
@@ -30,15 +30,22 @@ DET_CONFIGS = {
     'configs/demo/mask-rcnn_r18-2stages-dnl-c3_fpn_demo.py',
 }
 
+SEG_CONFIGS = {
+    'FCN': 'configs/demo/fcn_r18-2stages_demo.py',
+    'non-local head': 'configs/demo/nonlocal_r18-2stages_demo.py',
+    'disentangled non-local head': 'configs/demo/dnl_r18-2stages_demo.py',
+}
+
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         'task',
         nargs='?',
-        choices=['det'],
+        choices=['det', 'seg', 'all'],
         default='det',
-        help='det: instance segmentation with Mask R-CNN (default)')
+        help='det: instance segmentation with Mask R-CNN (default); seg: '
+        'semantic segmentation with FCN; all: one after the other')
     parser.add_argument(
         '--seeds',
         nargs='+',
@@ -86,35 +93,53 @@ def train(config: str, seed: int, work_dir: Path) -> report.Run:
     return report.read_run(work_dir)
 
 
-def demonstrate_detection(seeds: list[int]) -> None:
-    """Compare Mask R-CNN without and with blocks."""
-    data, results = Path('data/demo'), Path('work_dirs/demo')
-    with step(f'Data set in {data}'):
-        detection.generate_dataset(data)
-    models, detectors = [], {}
-    for name, config in DET_CONFIGS.items():
+def compare(configs: dict[str, str], seeds: list[int], results: Path,
+            load: Callable[..., nn.Module], queries: list,
+            metrics: Sequence[report.Metric], loss: str) -> None:
+    """Train every model once for each seed, and show what came out."""
+    models, trained = [], {}
+    for name, config in configs.items():
         runs = []
         for seed in seeds:
             work_dir = results / Path(config).stem / f'seed{seed}'
             with step(f'{name}, seed {seed}'):
                 runs.append(train(config, seed, work_dir))
         # the last seed's model stands for all in the picture
-        detector = init_detector(
+        trained[name] = load(
             config, find_latest_checkpoint(work_dir), device='cpu')
-        parameters = sum(p.numel() for p in detector.parameters())
+        parameters = sum(p.numel() for p in trained[name].parameters())
         models.append(report.Model(name, parameters, runs))
-        detectors[name] = detector
 
     with step('Pictures'):
-        report.draw_curves(models, results / 'curves.png')
-        del detectors[models[0].name]  # has no block to look into
-        picture.draw_attention(detectors, detection.find_queries(data),
-                               results / 'attention.png')
-    table = report.format_table(models) + '\n'
+        report.draw_curves(models, results / 'curves.png', loss, metrics[-1])
+        del trained[models[0].name]  # has no block to look into
+        picture.draw_attention(trained, queries, results / 'attention.png')
+    table = report.format_table(models, metrics) + '\n'
     (results / 'results.md').write_text(table)
-    print(f'== Results\n{table}\n{report.format_gains(models)}')
+    print(f'== Results\n{table}\n{report.format_gains(models, metrics)}')
     for name in ('results.md', 'curves.png', 'attention.png'):
         print(f'   {results / name}')
+
+
+def demonstrate_detection(seeds: list[int]) -> None:
+    """Compare Mask R-CNN without and with blocks."""
+    from mmdet.apis import init_detector
+    data = Path('data/demo')
+    with step(f'Data set in {data}'):
+        detection.generate_dataset(data)
+    compare(DET_CONFIGS, seeds, Path('work_dirs/demo'), init_detector,
+            detection.find_queries(data), report.DETECTION, 'loss_cls')
+
+
+def demonstrate_segmentation(seeds: list[int]) -> None:
+    """Compare FCN with the same head with a block in it."""
+    from mmseg.apis import init_model
+    data = Path('data/demo_seg')
+    with step(f'Data set in {data}'):
+        segmentation.generate_dataset(data)
+    compare(SEG_CONFIGS, seeds, Path('work_dirs/demo_seg'), init_model,
+            segmentation.find_queries(data), report.SEGMENTATION,
+            'decode.loss_ce')
 
 
 def main() -> None:
@@ -122,7 +147,10 @@ def main() -> None:
     # configs name their data relative to the repository
     os.chdir(ROOT)
     start = time.monotonic()
-    demonstrate_detection(args.seeds)
+    if args.task in ('det', 'all'):
+        demonstrate_detection(args.seeds)
+    if args.task in ('seg', 'all'):
+        demonstrate_segmentation(args.seeds)
     print(f'   all in {(time.monotonic() - start) / 60:.1f} min')
 
 

@@ -10,8 +10,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .. import functional
-from ..chunked import chunked_softmax_attention, explicit_softmax_attention
+from ..functional import attention
+from ..functional.chunked import (
+    chunked_softmax_attention,
+    explicit_softmax_attention,
+)
 
 #: Channels of key and value, and numbers of positions.
 HEADS = ((128, 128), (256, 256), (512, 256), (64, 512))
@@ -19,7 +22,7 @@ POSITIONS = (196, 784, 1568, 3136, 8192)
 
 _FORMS = dict(
     explicit=explicit_softmax_attention,
-    fused=functional._fused_softmax_attention,
+    fused=attention._fused_softmax_attention,
     chunked=chunked_softmax_attention)
 
 
@@ -44,7 +47,7 @@ def compare_forms(device: str, repeats: int) -> str:
                 torch.randn(1, c, positions, device=device).mT
                 for c in (channels, channels, value_channels)
             ]
-            chosen = functional._softmax_form(*inputs)
+            chosen = attention._softmax_form(*inputs)
             seconds = _time(list(_FORMS.values()), inputs, repeats)
             cells = (f'{1e3 * s:.2f} ms' for s in seconds)
             lines.append(f'| {channels}, {value_channels} | {positions} | '
@@ -76,7 +79,7 @@ def _concatenation_of_pairs(query: Tensor, key: Tensor, value: Tensor,
 def _concatenation_of_sums(query: Tensor, key: Tensor, value: Tensor,
                            scale: float) -> Tensor:
     scores = (scale * t.sum(dim=2) for t in (query, key))
-    return functional.concatenation_attention(*scores, value)
+    return attention.concatenation_attention(*scores, value)
 
 
 def _time(forms: list[Callable], inputs: list[Tensor],

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from mmengine.structures import BaseDataElement
 from torch import nn
 from torch.nn import functional
 
@@ -15,11 +16,12 @@ from ..blocks.base import NonLocalBlock
 
 def attention_maps(model: nn.Module, image: str | Path,
                    query: tuple[float, float]) -> dict[str, np.ndarray]:
-    """Attention of a detector's block, seen from one pixel of an image.
+    """Attention of a model's block, seen from one pixel of an image.
 
     Args:
-        model (nn.Module): Detector of :func:`mmdet.apis.init_detector`, with
-            one non-local block.
+        model (nn.Module): Detector of :func:`mmdet.apis.init_detector` or
+            segmentor of :func:`mmseg.apis.init_model`, with one non-local
+            block.
         image (str | Path): File of the image.
         query (tuple[float, float]): Column and row of the query pixel.
 
@@ -31,7 +33,6 @@ def attention_maps(model: nn.Module, image: str | Path,
     Raises:
         ValueError: If the model has not exactly one non-local block.
     """
-    from mmdet.apis import inference_detector
     blocks = [m for m in model.modules() if isinstance(m, NonLocalBlock)]
     if len(blocks) != 1:
         raise ValueError('the model must have one non-local block, but it '
@@ -41,12 +42,13 @@ def attention_maps(model: nn.Module, image: str | Path,
     handle = block.register_forward_pre_hook(
         lambda module, args: features.append(args[0]))
     try:
-        result = inference_detector(model, str(image))
+        result = _infer(model, str(image))
     finally:
         handle.remove()
-    padded_height, padded_width = result.batch_input_shape
+    padded_height, padded_width = result.get(
+        'batch_input_shape', result.img_shape)[:2]
     rows, columns = features[0].shape[2:]
-    scale_x, scale_y = result.scale_factor
+    scale_x, scale_y = result.get('scale_factor', (1., 1.))
     position = features[0].new_tensor([[
         query[1] * scale_y / padded_height * rows,
         query[0] * scale_x / padded_width * columns
@@ -56,7 +58,7 @@ def attention_maps(model: nn.Module, image: str | Path,
         weights = functional.interpolate(
             weights[None, None], (padded_height, padded_width),
             mode='bilinear')[0, 0]
-        height, width = result.img_shape
+        height, width = result.img_shape[:2]
         return weights[:height, :width].cpu().numpy()
 
     pairwise, unary = block.attention_weights(features[0], position)
@@ -66,6 +68,15 @@ def attention_maps(model: nn.Module, image: str | Path,
     if unary is not None:
         maps['unary'] = enlarge(unary[0])
     return maps
+
+
+def _infer(model: nn.Module, image: str) -> BaseDataElement:
+    """Run the toolbox's own test pipeline and the model on an image."""
+    if model.cfg.default_scope == 'mmseg':
+        from mmseg.apis import inference_model
+        return inference_model(model, image)
+    from mmdet.apis import inference_detector
+    return inference_detector(model, image)
 
 
 def draw_attention(models: Mapping[str, nn.Module],

@@ -12,6 +12,19 @@ from matplotlib.figure import Figure
 from terminaltables import GithubFlavoredMarkdownTable
 
 
+class Metric(NamedTuple):
+    """A metric: its name, the key of its records, and what makes it percent.
+    """
+    name: str
+    key: str
+    factor: float = 1.
+
+
+DETECTION = (Metric('box AP', 'coco/bbox_mAP', 100),
+             Metric('mask AP', 'coco/segm_mAP', 100))
+SEGMENTATION = (Metric('mIoU', 'mIoU'), )
+
+
 class Run(NamedTuple):
     """What the runner recorded of one training.
 
@@ -34,9 +47,9 @@ class Model(NamedTuple):
     parameters: int
     runs: Sequence[Run]
 
-    def final(self, metric: str) -> list[float]:
+    def final(self, metric: Metric) -> list[float]:
         """A metric of the last evaluation of each run, in percent."""
-        return [100 * run.val[-1][metric] for run in self.runs]
+        return [metric.factor * run.val[-1][metric.key] for run in self.runs]
 
 
 def read_run(work_dir: str | Path) -> Run:
@@ -74,23 +87,25 @@ def read_run(work_dir: str | Path) -> Run:
     return Run(train, val)
 
 
-def format_table(models: Iterable[Model]) -> str:
-    """Compare models by box AP, mask AP, parameters and seconds/iteration.
+def format_table(models: Iterable[Model],
+                 metrics: Sequence[Metric] = DETECTION) -> str:
+    """Compare models by their metrics, parameters and seconds/iteration.
 
     Args:
         models (Iterable[Model]): The rows.
+        metrics (Sequence[Metric]): What they are compared by. Defaults to
+            ``DETECTION``.
 
     Returns:
-        str: A table in Markdown that is also readable as it is. APs are
-        those after the last epoch; of several runs, mean and sample standard
-        deviation.
+        str: A table in Markdown that is also readable as it is. Metrics
+        are those of the last evaluation; of several runs, mean and sample
+        standard deviation.
     """
-    rows = [['model', 'box AP', 'mask AP', 'parameters', 's/iter']]
+    rows = [['model', *(m.name for m in metrics), 'parameters', 's/iter']]
     for model in models:
         rows.append([
             model.name,
-            _mean_and_spread(model.final('coco/bbox_mAP'), 1),
-            _mean_and_spread(model.final('coco/segm_mAP'), 1),
+            *(_mean_and_spread(model.final(m), 1) for m in metrics),
             f'{model.parameters:,}',
             _mean_and_spread(
                 [run.seconds_per_iteration for run in model.runs], 3)
@@ -98,11 +113,14 @@ def format_table(models: Iterable[Model]) -> str:
     return GithubFlavoredMarkdownTable(rows).table
 
 
-def format_gains(models: Sequence[Model]) -> str:
-    """Say how many points of AP each model is above the first.
+def format_gains(models: Sequence[Model],
+                 metrics: Sequence[Metric] = DETECTION) -> str:
+    """Say how many points each model is above the first.
 
     Args:
         models (Sequence[Model]): The baseline, then the others.
+        metrics (Sequence[Metric]): What they are compared by. Defaults to
+            ``DETECTION``.
 
     Returns:
         str: One line per model but the first, the mean over its runs.
@@ -110,13 +128,13 @@ def format_gains(models: Sequence[Model]) -> str:
     baseline, *others = models
     lines = []
     for model in others:
-        gains = [
-            statistics.mean(model.final(metric))
-            - statistics.mean(baseline.final(metric))
-            for metric in ('coco/bbox_mAP', 'coco/segm_mAP')
-        ]
-        lines.append('{}: box AP {:+.1f}, mask AP {:+.1f}'.format(
-            model.name, *gains))
+        gains = (
+            '{} {:+.1f}'.format(
+                metric.name,
+                statistics.mean(model.final(metric))
+                - statistics.mean(baseline.final(metric)))
+            for metric in metrics)
+        lines.append(f'{model.name}: {", ".join(gains)}')
     return '\n'.join(lines)
 
 
@@ -127,29 +145,36 @@ def _mean_and_spread(values: Sequence[float], digits: int) -> str:
     return text
 
 
-def draw_curves(models: Iterable[Model], path: str | Path) -> None:
-    """Draw classification loss and mask AP over the iterations.
+def draw_curves(models: Iterable[Model],
+                path: str | Path,
+                loss_key: str = 'loss_cls',
+                metric: Metric = DETECTION[-1]) -> None:
+    """Draw a loss and a metric over the iterations.
 
     Args:
         models (Iterable[Model]): One colour each, one line per run.
         path (str | Path): PNG file to write.
+        loss_key (str): Key of the loss. Defaults to ``'loss_cls'``, the
+            classification loss of a detector.
+        metric (Metric): Defaults to the mask AP.
     """
     figure = Figure(figsize=(10, 3.6), layout='constrained')
-    loss, ap = figure.subplots(1, 2)
+    loss, metric_axes = figure.subplots(1, 2)
     for number, model in enumerate(models):
         for run in model.runs:
             # one entry per model in the legend
             style = dict(
                 color=f'C{number}',
                 label=model.name if run is model.runs[0] else None)
-            loss.plot(*_series(run.train, 'loss_cls'), **style)
-            ap.plot(*_series(run.val, 'coco/segm_mAP', 100), 'o-', **style)
+            loss.plot(*_series(run.train, loss_key), **style)
+            metric_axes.plot(
+                *_series(run.val, metric.key, metric.factor), 'o-', **style)
     loss.set(
-        xlabel='iteration', ylabel='classification loss', yscale='log')
-    ap.set(xlabel='iteration', ylabel='mask AP', ylim=(0, 100))
-    for axes in (loss, ap):
+        xlabel='iteration', ylabel=loss_key.replace('_', ' '), yscale='log')
+    metric_axes.set(xlabel='iteration', ylabel=metric.name, ylim=(0, 100))
+    for axes in (loss, metric_axes):
         axes.grid(alpha=0.3)
-    ap.legend(loc='lower right')
+    metric_axes.legend(loc='lower right')
     figure.savefig(path, dpi=120)
 
 

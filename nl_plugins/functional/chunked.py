@@ -2,7 +2,7 @@
 
 For what PyTorch's fused kernels do not take or are slow at: key and value of
 different sizes on the CPU, float64 on a GPU. The letters are those of
-:mod:`nl_plugins.functional`.
+:mod:`nl_plugins.functional.attention`.
 """
 from collections.abc import Iterator
 

@@ -3,7 +3,7 @@ r"""Sums with weights :math:`ReLU(a_i + b_j)`, by sorting instead of pairing.
 In the order of falling :math:`b_j` the keys that pass the ReLU are a prefix
 for every query, so two prefix sums, of :math:`v` and of :math:`b\,v`, answer
 all queries: :math:`O(N \log N + N D_v)`. The letters are those of
-:mod:`nl_plugins.functional`.
+:mod:`nl_plugins.functional.attention`.
 """
 import torch
 import torch.nn.functional as F

@@ -3,8 +3,8 @@ import pytest
 import torch
 from reference import LargestTensor
 
-from nl_plugins import chunked
-from nl_plugins.chunked import (
+from nl_plugins.functional import chunked
+from nl_plugins.functional.chunked import (
     chunked_softmax_attention,
     explicit_softmax_attention,
 )

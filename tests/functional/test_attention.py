@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import LargestTensor, pairwise_weights, relative_error
 
-from nl_plugins import chunked, functional
-from nl_plugins.functional import (
+from nl_plugins.functional import attention, chunked
+from nl_plugins.functional.attention import (
     concatenation_attention,
     dot_product_attention,
     softmax_attention,
@@ -116,6 +116,17 @@ def test_concatenation_sums_half_precision_in_float32(dtype):
     assert relative_error(out, torch.full((1, 8192, 1), 8.)) < 1e-3
 
 
+@pytest.mark.parametrize('masked', [-1e9, -float('inf')])
+def test_masked_keys_of_the_concatenation_cost_no_digits(masked):
+    a, b = torch.randn(2, 1, 1000)
+    b[0, 7] = masked
+    value = torch.randn(1, 1000, 4)
+    pairs = a.double().unsqueeze(2) + b.double().unsqueeze(1)
+    expected = torch.relu(pairs) @ value.double() / 1000
+    out = concatenation_attention(a, b, value)
+    assert relative_error(out, expected) < 1e-5
+
+
 def test_concatenation_of_scores_with_a_shared_offset():
     a, b = torch.randn(2, 1, 500)
     value = torch.randn(1, 500, 4)
@@ -148,7 +159,7 @@ def test_softmax_attention_holds_no_map(channels):
 @pytest.fixture(params=['explicit', 'fused', 'chunked'])
 def form(request, monkeypatch):
     """Makes the softmax take one form, in chunks of few queries."""
-    monkeypatch.setattr(functional, '_softmax_form', lambda *_: request.param)
+    monkeypatch.setattr(attention, '_softmax_form', lambda *_: request.param)
     monkeypatch.setattr(chunked, 'CHUNK', 100)
     return request.param
 
@@ -197,7 +208,7 @@ def test_the_second_derivative_of_the_fused_form_by_pytorchs_switch():
         torch.randn(1, 90, 2, dtype=torch.float64, requires_grad=True)
         for _ in range(3)
     ]
-    assert functional._softmax_form(*inputs) == 'fused'
+    assert attention._softmax_form(*inputs) == 'fused'
     with sdpa_kernel(SDPBackend.MATH):
         out = softmax_attention(*inputs, .7)
     grads = torch.autograd.grad(out.sum(), inputs, create_graph=True)
@@ -217,7 +228,7 @@ def test_the_second_derivative_of_the_fused_form_by_pytorchs_switch():
 def test_the_rule_of_forms(shape, expected):
     n, d, dv = shape
     inputs = [torch.empty(1, n, c) for c in (d, d, dv)]
-    assert functional._softmax_form(*inputs) == expected
+    assert attention._softmax_form(*inputs) == expected
 
 
 @pytest.mark.parametrize('channels', [(16, 16), (16, 4)])
@@ -227,7 +238,7 @@ def test_forward_derivatives_of_large_maps(channels):
         torch.randn(1, 400, c, dtype=torch.float64) for c in (d, d, dv)
     ]
     tangents = [torch.randn_like(t) for t in inputs]
-    assert functional._softmax_form(*inputs) != 'explicit'
+    assert attention._softmax_form(*inputs) != 'explicit'
 
     def naive(query, key, value):
         return (query @ key.mT).softmax(2) @ value
@@ -295,6 +306,7 @@ def test_gradcheck_of_the_concatenation():
         for s in ((5, ), (6, ), (6, 3))
     ]
     assert torch.autograd.gradcheck(concatenation_attention, inputs)
+    assert torch.autograd.gradgradcheck(concatenation_attention, inputs)
 
 
 def test_ties_in_the_sort_have_the_gradient_of_relu():
