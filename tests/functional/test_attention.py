@@ -137,7 +137,9 @@ def test_concatenation_of_scores_with_a_shared_offset():
     assert relative_error(out, expected) < 1e-5
 
 
-@pytest.mark.parametrize('channels', [(16, 16), (16, 8), (12, 5), (5, 12)])
+@pytest.mark.parametrize('channels', [
+    (16, 16), (16, 15), (16, 8), (12, 5), (5, 12)
+])
 def test_softmax_attention_holds_no_map(channels):
     n, (d, dv) = 1024, channels
     # Laid out as they come from a convolution, positions last.
