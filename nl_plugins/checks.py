@@ -141,12 +141,28 @@ class CheckpointFitHook(Hook):
         model = runner.model
         while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
             model = model.module
-        problems = _differences(model, checkpoint)
-        if problems:
-            found = '\n'.join(f'  {problem}' for problem in problems)
-            raise CheckpointMismatchError(
-                f'{name} does not fit the model of {runner.cfg.filename}:\n'
-                f'{found}')
+        check_fit(model, checkpoint, name, runner.cfg.filename)
+
+
+def check_fit(model: nn.Module, checkpoint: dict, name: str,
+              config: str) -> None:
+    """Check that a checkpoint belongs to a model, and load it.
+
+    Args:
+        model (nn.Module): The model, not wrapped.
+        checkpoint (dict): What was read from the file.
+        name (str): Name of the checkpoint in messages.
+        config (str): Name of the config in messages.
+
+    Raises:
+        CheckpointMismatchError: Parameters are missing, unknown or of
+            another shape.
+    """
+    problems = _differences(model, checkpoint)
+    if problems:
+        found = '\n'.join(f'  {problem}' for problem in problems)
+        raise CheckpointMismatchError(
+            f'{name} does not fit the model of {config}:\n{found}')
 
 
 def _differences(model: nn.Module, checkpoint: dict) -> list[str]:

@@ -2,6 +2,7 @@
 import mmseg.models.decode_heads as mmseg_heads
 import pytest
 import torch
+from mmengine.config import ConfigDict
 from mmengine.registry import MODELS, init_default_scope
 from reference import (
     assert_same_results,
@@ -93,3 +94,45 @@ def test_built_from_a_config_of_any_scope(name):
 def test_wrong_options_are_named(block, error, message):
     with pytest.raises(error, match=message):
         head_of(nl_plugins, 'DNLHead', block=block)
+
+
+@pytest.mark.parametrize('name', ['NLHead', 'DNLHead'])
+@pytest.mark.parametrize('test_cfg', [
+    dict(mode='whole'),
+    dict(mode='slide', crop_size=(32, 48), stride=(24, 40)),
+])
+def test_whole_and_slide_inference_as_upstream(name, test_cfg):
+    # 40 x 72 px: the windows overlap, the last ones are moved back
+    init_default_scope('mmseg')
+    norm_cfg = dict(type='BN')
+    results = []
+    for scope in 'mmseg', 'nl_plugins':
+        model = MODELS.build(
+            dict(
+                type='EncoderDecoder',
+                data_preprocessor=dict(type='SegDataPreProcessor'),
+                backbone=dict(
+                    type='ResNetV1c',
+                    depth=18,
+                    stem_channels=8,
+                    base_channels=8,
+                    strides=(1, 2, 1, 1),
+                    dilations=(1, 1, 2, 4),
+                    norm_cfg=norm_cfg),
+                decode_head=dict(
+                    type=f'{scope}.{name}',
+                    in_index=3,
+                    norm_cfg=norm_cfg,
+                    **HEAD | dict(in_channels=64)),
+                test_cfg=ConfigDict(test_cfg)))
+        results.append(randomize(model, .2).eval())
+    upstream, ours = results
+    ours.load_state_dict(upstream.state_dict())
+    image = torch.randint(0, 256, (3, 40, 72), dtype=torch.uint8)
+    with torch.no_grad():
+        expected, actual = (
+            model.test_step(dict(inputs=[image], data_samples=None))[0]
+            for model in (upstream, ours))
+    logits = actual.seg_logits.data
+    assert logits.shape == (5, 40, 72)
+    assert relative_error(logits, expected.seg_logits.data) < 1e-5

@@ -14,7 +14,8 @@ from pathlib import Path
 from mmengine.runner import find_latest_checkpoint
 from torch import nn
 
-from nl_plugins.demo import detection, picture, report, segmentation
+from nl_plugins.demo import detection, report, segmentation
+from nl_plugins.visualization.attention_maps import draw_attention
 
 # Of a line of the training log: where it is, how long it will take, the loss;
 # of an evaluation, the metrics.
@@ -113,7 +114,7 @@ def compare(configs: dict[str, str], seeds: list[int], results: Path,
     with step('Pictures'):
         report.draw_curves(models, results / 'curves.png', loss, metrics[-1])
         del trained[models[0].name]  # has no block to look into
-        picture.draw_attention(trained, queries, results / 'attention.png')
+        draw_attention(trained, queries, results / 'attention.png')
     table = report.format_table(models, metrics) + '\n'
     (results / 'results.md').write_text(table)
     print(f'== Results\n{table}\n{report.format_gains(models, metrics)}')

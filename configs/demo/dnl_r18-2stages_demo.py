@@ -1,19 +1,6 @@
-_base_ = './fcn_r18-2stages_demo.py'
+_base_ = './nonlocal_r18-2stages_demo.py'
 
-# warmer projections than the default, for a short schedule
+# the default temperature of 0.05 would saturate the softmax of such warm
+# projections
 model = dict(
-    decode_head=dict(
-        _delete_=True,
-        type='nl_plugins.DNLHead',
-        in_channels=64,
-        in_index=0,
-        channels=64,
-        concat_input=False,
-        dropout_ratio=0.1,
-        num_classes=19,
-        norm_cfg=dict(type='BN', requires_grad=True),
-        align_corners=False,
-        loss_decode=dict(type='CrossEntropyLoss'),
-        # the default of 0.05 would saturate the softmax of such projections
-        temperature=1.0,
-        block=dict(std=0.1)))
+    decode_head=dict(type='nl_plugins.DNLHead', temperature=1.0))

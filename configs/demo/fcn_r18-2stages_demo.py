@@ -58,7 +58,15 @@ param_scheduler = [
 optim_wrapper = dict(
     _delete_=True,
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.01))
+    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.01),
+    # A block starts as an identity. Larger steps for its value path let it
+    # open early; larger steps for its query and key would saturate the
+    # softmax. The baseline has no such parameters.
+    paramwise_cfg=dict(
+        custom_keys={
+            'nl_block.g.': dict(lr_mult=10.0),
+            'nl_block.conv_out.': dict(lr_mult=10.0)
+        }))
 default_hooks = dict(
     logger=dict(interval=20),
     checkpoint=dict(interval=600, max_keep_ckpts=1))

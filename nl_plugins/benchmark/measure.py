@@ -8,13 +8,14 @@ import os
 import re
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from math import prod
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 import torch
 from mmcv import cnn
@@ -99,21 +100,18 @@ def compare(case: Case, repeats: int = 5) -> dict[str, Result]:
             notes[name] = memory[name]
             memory['naive'] = _measure_memory(case, 'naive')
             running[0] = 'naive'
-    for index, name in enumerate(running):
-        if isinstance(memory[name], str):
-            results[IMPLEMENTATIONS[index]] = Result(error=memory[name])
     able = [name for name in running if not isinstance(memory[name], str)]
     seconds = _measure_time(case, able, repeats)
-    for index, name in enumerate(running):
-        if name in able:
-            results[IMPLEMENTATIONS[index]] = Result(
-                error=seconds) if isinstance(seconds, str) else Result(
-                    seconds[name], memory[name])
+    for implementation, name in zip(IMPLEMENTATIONS, running):
+        errors = [x for x in (memory[name], seconds) if isinstance(x, str)]
+        results[implementation] = (
+            Result(error=errors[0]) if errors else Result(
+                seconds[name], memory[name]))
     if notes and not results['upstream'].error:
         results['upstream'] = results['upstream']._replace(
             note='its formula written out, as upstream fails: '
             + notes['upstream'])
-    return {name: results[name] for name in IMPLEMENTATIONS}
+    return results
 
 
 def multiplications(case: Case) -> int:
@@ -235,23 +233,13 @@ def in_a_process(target: Callable, *args: Any) -> Any:
         process.join()
 
 
-@contextmanager
-def trimming() -> Iterator[None]:
+def trimming() -> AbstractContextManager:
     """Processes that start here hand freed memory back at once.
 
     glibc keeps some of it otherwise, which would count as needed.
     """
     names = 'MALLOC_MMAP_THRESHOLD_', 'MALLOC_TRIM_THRESHOLD_'
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, str(2**20)))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+    return mock.patch.dict(os.environ, dict.fromkeys(names, str(2**20)))
 
 
 def _serve_memory(case: Case, implementation: str, pipe: Connection) -> None:

@@ -10,8 +10,9 @@ from mmengine.model import constant_init, normal_init
 from torch import Tensor, nn
 
 from ..registry import MODELS
-from .base import SOFTMAX_MODES, NonLocalBlock, pointwise
+from .base import SOFTMAX_MODES, NonLocalBlock
 from .non_local import NonLocal1d, NonLocal2d, NonLocal3d
+from .pointwise import pointwise
 
 TERMS = ('pairwise', 'unary')
 

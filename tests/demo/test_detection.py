@@ -9,6 +9,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from pycocotools.coco import COCO
+from scenes import columns_seen, files, lamp_columns
 
 from nl_plugins.demo import detection, scene
 
@@ -25,20 +26,6 @@ def dataset(tmp_path_factory):
     root = tmp_path_factory.mktemp('dataset')
     detection.generate_dataset(root, num_train=24, num_val=10)
     return root
-
-
-def files(root):
-    return {
-        path.relative_to(root).as_posix(): path.read_bytes()
-        for path in root.rglob('*') if path.is_file()
-    }
-
-
-def lamp_columns(image):
-    """Columns that hold a strong colour; all else in an image is grey."""
-    image = image.astype(np.int64)
-    coloured = image.max(axis=2) - image.min(axis=2) > 100
-    return np.flatnonzero(coloured.sum(axis=0) > 10)
 
 
 def test_same_arguments_give_the_same_bytes(dataset, tmp_path):
@@ -115,32 +102,16 @@ def test_queries_are_shapes_of_each_class(dataset):
 
 
 def features_of(config):
-    """Backbone and neck of a demo config, and a generated batch."""
+    """Backbone and neck of a demo config."""
     cfg = Config.fromfile(CONFIGS / config)
     init_default_scope('mmdet')
     detector = MODELS.build(cfg.model)
     detector.init_weights()
-    # zero residual branches and blocks would hide what reaches how far
-    for parameter in detector.parameters():
-        if not parameter.any():
-            torch.nn.init.normal_(parameter, std=0.1)
-    return torch.nn.Sequential(detector.backbone, detector.neck).eval()
-
-
-def reach(config):
-    """Columns of the image on which one column of features depends."""
-    image = torch.randn(1, 3, scene.HEIGHT, 2 * scene.WIDTH)
-    image.requires_grad_()
-    features, = features_of(config)(image)
-    column = features.shape[3] // 2
-    features[..., column].square().sum().backward()
-    columns = image.grad.abs().sum(dim=(0, 1, 2)).nonzero().flatten()
-    stride = image.shape[3] // features.shape[3]
-    return columns, column * stride, stride
+    return torch.nn.Sequential(detector.backbone, detector.neck)
 
 
 def test_baseline_cannot_see_the_lamp_from_a_shape():
-    columns, pixel, stride = reach(BASELINE)
+    columns, pixel, stride = columns_seen(features_of(BASELINE))
     # 115 px as in the table of the module, centred on the first pixel of the
     # feature's cell
     assert (columns.min(), columns.max()) == (pixel - 57, pixel + 57)
@@ -150,5 +121,5 @@ def test_baseline_cannot_see_the_lamp_from_a_shape():
 
 @pytest.mark.parametrize('config', WITH_BLOCKS)
 def test_detectors_with_a_block_see_all(config):
-    columns, _, _ = reach(config)
+    columns, _, _ = columns_seen(features_of(config))
     assert len(columns) == 2 * scene.WIDTH

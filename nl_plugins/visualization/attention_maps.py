@@ -1,4 +1,4 @@
-"""A picture of what the blocks of trained detectors attend to."""
+"""What the block of a trained model attends to."""
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,6 +12,12 @@ from torch import nn
 from torch.nn import functional
 
 from ..blocks.base import NonLocalBlock
+from ..errors import OptionError
+
+
+def find_blocks(model: nn.Module) -> list[NonLocalBlock]:
+    """The non-local blocks of this package in a model."""
+    return [m for m in model.modules() if isinstance(m, NonLocalBlock)]
 
 
 def attention_maps(model: nn.Module, image: str | Path,
@@ -31,20 +37,25 @@ def attention_maps(model: nn.Module, image: str | Path,
         the image as the model sees it, ``(H, W)``.
 
     Raises:
-        ValueError: If the model has not exactly one non-local block.
+        OptionError: If the model has not exactly one non-local block, or
+            the image no such pixel.
     """
-    blocks = [m for m in model.modules() if isinstance(m, NonLocalBlock)]
+    blocks = find_blocks(model)
     if len(blocks) != 1:
-        raise ValueError('the model must have one non-local block, but it '
-                         f'has {len(blocks)}')
+        raise OptionError('the model must have one non-local block, but it '
+                          f'has {len(blocks)}')
     block = blocks[0]
     features = []
     handle = block.register_forward_pre_hook(
         lambda module, args: features.append(args[0]))
     try:
-        result = _infer(model, str(image))
+        result = infer(model, image)
     finally:
         handle.remove()
+    height, width = result.ori_shape[:2]
+    if not (0 <= query[0] < width and 0 <= query[1] < height):
+        raise OptionError(f'{query} is no pixel (column, row) of {image}, '
+                          f'which has {width} x {height}')
     padded_height, padded_width = result.get(
         'batch_input_shape', result.img_shape)[:2]
     rows, columns = features[0].shape[2:]
@@ -70,13 +81,22 @@ def attention_maps(model: nn.Module, image: str | Path,
     return maps
 
 
-def _infer(model: nn.Module, image: str) -> BaseDataElement:
-    """Run the toolbox's own test pipeline and the model on an image."""
+def infer(model: nn.Module, image: str | Path) -> BaseDataElement:
+    """Run the toolbox's own test pipeline and the model on an image.
+
+    Args:
+        model (nn.Module): Detector of :func:`mmdet.apis.init_detector` or
+            segmentor of :func:`mmseg.apis.init_model`.
+        image (str | Path): File of the image.
+
+    Returns:
+        BaseDataElement: The prediction, in the toolbox's own form.
+    """
     if model.cfg.default_scope == 'mmseg':
         from mmseg.apis import inference_model
-        return inference_model(model, image)
+        return inference_model(model, str(image))
     from mmdet.apis import inference_detector
-    return inference_detector(model, image)
+    return inference_detector(model, str(image))
 
 
 def draw_attention(models: Mapping[str, nn.Module],
@@ -85,7 +105,8 @@ def draw_attention(models: Mapping[str, nn.Module],
     """Draw images and, over them, the maps of each model's block.
 
     Args:
-        models (Mapping[str, nn.Module]): Detectors by name.
+        models (Mapping[str, nn.Module]): Models by name, as for
+            :func:`attention_maps`.
         queries (Sequence[tuple]): Rows of the picture: the file of an image
             and the query pixel, column and row.
         path (str | Path): PNG file to write.

@@ -7,7 +7,8 @@ import torch
 from PIL import Image
 
 from nl_plugins import DisentangledNonLocal2d
-from nl_plugins.demo import detection, picture, scene
+from nl_plugins.demo import detection, scene
+from nl_plugins.visualization import attention_maps as drawing
 
 CONFIGS = Path(__file__).parents[2] / 'configs' / 'demo'
 
@@ -39,7 +40,7 @@ def test_maps_belong_to_the_query_and_fit_the_image(queries, monkeypatch):
 
     monkeypatch.setattr(DisentangledNonLocal2d, 'attention_weights',
                         attention_weights)
-    maps = picture.attention_maps(model, queries[0][0], (100.0, 50.0))
+    maps = drawing.attention_maps(model, queries[0][0], (100.0, 50.0))
     # stride 8: row 50 // 8, column 100 // 8
     assert asked == [((12, 24), [[6, 12]])]
     assert list(maps) == ['pairwise', 'unary']
@@ -51,13 +52,13 @@ def test_maps_belong_to_the_query_and_fit_the_image(queries, monkeypatch):
 
 
 def test_plain_block_has_no_unary_map(queries):
-    maps = picture.attention_maps(detector('-nl-c3'), *queries[0])
+    maps = drawing.attention_maps(detector('-nl-c3'), *queries[0])
     assert list(maps) == ['pairwise']
 
 
 def test_model_without_block_is_refused(queries):
     with pytest.raises(ValueError, match='one non-local block, .* has 0'):
-        picture.attention_maps(detector(''), *queries[0])
+        drawing.attention_maps(detector(''), *queries[0])
 
 
 def test_picture_has_a_row_per_query_and_a_panel_per_map(
@@ -68,9 +69,9 @@ def test_picture_has_a_row_per_query_and_a_panel_per_map(
         drawn.append(axes)
         panels.append(args)
 
-    monkeypatch.setattr(picture, '_draw_panel', draw_panel)
+    monkeypatch.setattr(drawing, '_draw_panel', draw_panel)
     models = {'NL': detector('-nl-c3'), 'DNL': detector('-dnl-c3')}
-    picture.draw_attention(models, queries, tmp_path / 'attention.png')
+    drawing.draw_attention(models, queries, tmp_path / 'attention.png')
     assert [query for _, query, _ in panels] == [
         query for _, query in queries for _ in range(4)
     ]

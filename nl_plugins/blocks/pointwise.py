@@ -1,0 +1,69 @@
+"""1 x 1 convolutions in the layout and at the cost of matrix products."""
+import torch
+import torch.nn.functional as F
+from mmcv.cnn import ConvModule
+from torch import Tensor, nn
+
+
+def pointwise(layer: nn.Module,
+              x: Tensor,
+              positions_last: bool = False) -> Tensor:
+    """A 1 x 1 convolution, ``(B, C, *size)`` to ``(B, C', *size)``.
+
+    Where it is a plain one on a CPU it runs as a matrix product: the
+    convolution would copy its input and output from one layout to another.
+    In half precision the product would round once more.
+
+    Args:
+        layer (nn.Module): The convolution, or a Sequential of it and a
+            pooling.
+        x (Tensor): Shape ``(B, C, *size)``.
+        positions_last (bool): Lay the output out as NCHW, not as the
+            attention wants its operands, which is NHWC. Defaults to False.
+
+    Returns:
+        Tensor: Shape ``(B, C', *size)``.
+    """
+    half = x.dtype not in (torch.float32, torch.float64) or _autocasts()
+    if (x.device.type != 'cpu' or half or torch.jit.is_tracing()
+            or _is_observed(layer)):
+        return layer(x)
+    if isinstance(layer, nn.Sequential):
+        convolution, pool = layer
+        return pool(pointwise(convolution, x))
+    conv = getattr(layer, 'conv', layer)
+    if not (_is_plain(layer) and _is_plain(conv)) or _is_observed(conv):
+        return layer(x)
+    weight, tokens = conv.weight.flatten(1), x.flatten(2)
+    if positions_last:
+        out = torch.baddbmm(
+            conv.bias.unsqueeze(1), weight.expand(x.shape[0], -1, -1), tokens)
+    else:
+        out = F.linear(tokens.transpose(1, 2), weight,
+                       conv.bias).transpose(1, 2)
+    return out.unflatten(2, x.shape[2:])
+
+
+def _is_plain(layer: nn.Module) -> bool:
+    """Whether a layer does no more than its weight and bias say."""
+    if type(layer) is ConvModule:
+        return not (layer.with_norm or layer.with_activation
+                    or layer.with_spectral_norm)
+    # Not a subclass: a quantized or reparametrized one.
+    return type(layer) in (nn.Conv1d, nn.Conv2d,
+                           nn.Conv3d) and layer.bias is not None
+
+
+def _autocasts() -> bool:
+    """Whether autocast is on for CPUs."""
+    try:
+        return torch.is_autocast_enabled('cpu')
+    except TypeError:  # PyTorch before 2.4
+        return torch.is_autocast_cpu_enabled()
+
+
+def _is_observed(layer: nn.Module) -> bool:
+    """Whether a call of a layer does more than its ``forward``."""
+    return bool(layer._forward_hooks or layer._forward_pre_hooks
+                or layer._backward_hooks or layer._backward_pre_hooks
+                or 'forward' in vars(layer))

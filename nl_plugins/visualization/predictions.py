@@ -1,0 +1,110 @@
+"""Label maps of several segmentors side by side."""
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import mmcv
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from mmengine.dataset import BaseDataset
+from mmengine.registry import DATASETS, init_default_scope
+from torch import nn
+
+from ..errors import OptionError
+from .attention_maps import infer
+
+
+def dataset_of(model: nn.Module) -> BaseDataset:
+    """The data set that a model is tested on.
+
+    Args:
+        model (nn.Module): Segmentor of :func:`mmseg.apis.init_model`.
+
+    Returns:
+        BaseDataset: ``test_dataloader.dataset`` of the model's config.
+    """
+    init_default_scope(model.cfg.default_scope)
+    return DATASETS.build(model.cfg.test_dataloader.dataset)
+
+
+def check_samples(dataset: BaseDataset, samples: Sequence[int]) -> None:
+    """Check that a data set has some images.
+
+    Args:
+        dataset (BaseDataset): The data set.
+        samples (Sequence[int]): Numbers of images.
+
+    Raises:
+        OptionError: If it has no such image.
+    """
+    for sample in samples:
+        if not 0 <= sample < len(dataset):
+            raise OptionError(
+                f'{sample} is no image of {dataset.data_root}: they are 0 to '
+                f'{len(dataset) - 1}')
+
+
+def draw_predictions(models: Mapping[str, nn.Module], samples: Sequence[int],
+                     path: str | Path) -> None:
+    """Draw images, their ground truth and what each model predicts.
+
+    Args:
+        models (Mapping[str, nn.Module]): Segmentors of
+            :func:`mmseg.apis.init_model` by name, all of the same classes.
+        samples (Sequence[int]): Rows of the picture: numbers of images in
+            the :func:`dataset_of` of the first model. What its
+            annotations ignore is black.
+        path (str | Path): PNG file to write.
+
+    Raises:
+        OptionError: If the models have different classes, or the data set has
+            no such image.
+    """
+    dataset = dataset_of(next(iter(models.values())))
+    classes = list(dataset.metainfo['classes'])
+    for name, model in models.items():
+        if list(model.dataset_meta['classes']) != classes:
+            raise OptionError(
+                f'{name} must predict the classes of the data set, {classes}, '
+                f'but it has {list(model.dataset_meta["classes"])}')
+    check_samples(dataset, samples)
+    # 255, the label of no class, stays black
+    palette = np.zeros((256, 3), np.uint8)
+    palette[:len(classes)] = dataset.metainfo['palette']
+
+    rows, occurring = [], set()
+    for sample in samples:
+        truth = dataset[sample]['data_samples']
+        maps = {'ground truth': truth.gt_sem_seg.data[0].numpy()}
+        for name, model in models.items():
+            predicted = infer(model, truth.img_path).pred_sem_seg
+            maps[name] = predicted.data[0].cpu().numpy()
+        for labels in maps.values():
+            occurring.update(np.unique(labels).tolist())
+        image = mmcv.imread(truth.img_path, channel_order='rgb')
+        rows.append([('input', image),
+                     *((name, palette[m]) for name, m in maps.items())])
+
+    columns = len(rows[0])
+    height, width = rows[0][0][1].shape[:2]
+    panel = 3.2
+    figure = Figure(
+        figsize=(panel * columns, (panel * height / width + .2) * len(rows)
+                 + .4),
+        layout='constrained')
+    grid = figure.subplots(len(rows), columns, squeeze=False)
+    for panels, line in zip(rows, grid):
+        for (title, pixels), axes in zip(panels, line):
+            axes.imshow(pixels)
+            axes.set_axis_off()
+            if line is grid[0]:
+                axes.set_title(title, fontsize=9)
+    figure.legend(
+        handles=[
+            Patch(color=palette[i] / 255, label=name)
+            for i, name in enumerate(classes) if i in occurring
+        ],
+        loc='outside lower center',
+        ncols=8,
+        fontsize=8)
+    figure.savefig(path, dpi=120)
