@@ -16,6 +16,7 @@ from torch import nn
 
 from nl_plugins.demo import detection, report, segmentation
 from nl_plugins.visualization.attention_maps import draw_attention
+from nl_plugins.visualization.predictions import draw_predictions
 
 # Of a line of the training log: where it is, how long it will take, the loss;
 # of an evaluation, the metrics.
@@ -96,8 +97,12 @@ def train(config: str, seed: int, work_dir: Path) -> report.Run:
 
 def compare(configs: dict[str, str], seeds: list[int], results: Path,
             load: Callable[..., nn.Module], queries: list,
-            metrics: Sequence[report.Metric], loss: str) -> None:
-    """Train every model once for each seed, and show what came out."""
+            metrics: Sequence[report.Metric],
+            loss: str) -> dict[str, nn.Module]:
+    """Train every model once for each seed, and show what came out.
+
+    Returns the models of the last seed, by name.
+    """
     models, trained = [], {}
     for name, config in configs.items():
         runs = []
@@ -113,13 +118,14 @@ def compare(configs: dict[str, str], seeds: list[int], results: Path,
 
     with step('Pictures'):
         report.draw_curves(models, results / 'curves.png', loss, metrics[-1])
-        del trained[models[0].name]  # has no block to look into
-        draw_attention(trained, queries, results / 'attention.png')
+        _, *with_block = trained.items()
+        draw_attention(dict(with_block), queries, results / 'attention.png')
     table = report.format_table(models, metrics) + '\n'
     (results / 'results.md').write_text(table)
     print(f'== Results\n{table}\n{report.format_gains(models, metrics)}')
     for name in ('results.md', 'curves.png', 'attention.png'):
         print(f'   {results / name}')
+    return trained
 
 
 def demonstrate_detection(seeds: list[int]) -> None:
@@ -138,9 +144,12 @@ def demonstrate_segmentation(seeds: list[int]) -> None:
     data = Path('data/demo_seg')
     with step(f'Data set in {data}'):
         segmentation.generate_dataset(data)
-    compare(SEG_CONFIGS, seeds, Path('work_dirs/demo_seg'), init_model,
-            segmentation.find_queries(data), report.SEGMENTATION,
-            'decode.loss_ce')
+    results = Path('work_dirs/demo_seg')
+    trained = compare(SEG_CONFIGS, seeds, results, init_model,
+                      segmentation.find_queries(data), report.SEGMENTATION,
+                      'decode.loss_ce')
+    draw_predictions(trained, range(3), results / 'predictions.png')
+    print(f'   {results / "predictions.png"}')
 
 
 def main() -> None:

@@ -15,6 +15,14 @@ val_dataloader = dict(num_workers=0, persistent_workers=False)
 default_hooks = dict(logger=dict(interval=1))
 """
 
+TWO_ITERATIONS = """
+train_cfg = dict(max_iters=2, val_interval=2)
+train_dataloader = dict(num_workers=0, persistent_workers=False)
+val_dataloader = dict(num_workers=0, persistent_workers=False)
+default_hooks = dict(
+    logger=dict(interval=1), checkpoint=dict(interval=2))
+"""
+
 
 @pytest.fixture
 def demo(tmp_path, monkeypatch):
@@ -29,32 +37,57 @@ def demo(tmp_path, monkeypatch):
     return module
 
 
-def test_demo_trains_and_reports(demo, monkeypatch, capsys):
-    monkeypatch.setattr(
-        demo.detection, 'generate_dataset',
-        partial(demo.detection.generate_dataset, num_train=8, num_val=2))
-    monkeypatch.delitem(demo.DET_CONFIGS, '+ NonLocal2d')
-    for name, config in demo.DET_CONFIGS.items():
+def shorten(demo, monkeypatch, configs, options):
+    """Leave the baseline and the last model, with a short training."""
+    for name in list(configs)[1:-1]:
+        monkeypatch.delitem(configs, name)
+    for name, config in configs.items():
         short = f'{Path(config).stem}_short.py'
-        Path(short).write_text(f'_base_ = {config!r}\n{ONE_EPOCH}')
-        monkeypatch.setitem(demo.DET_CONFIGS, name, short)
-    demo.demonstrate_detection([3])
-    out = capsys.readouterr().out
-    for config in demo.DET_CONFIGS.values():
-        work_dir = f'work_dirs/demo/{Path(config).stem}/seed3'
+        Path(short).write_text(f'_base_ = {config!r}\n{options}')
+        monkeypatch.setitem(configs, name, short)
+
+
+def assert_reported(configs, results, out, pictures):
+    for config in configs.values():
+        work_dir = f'{results}/{Path(config).stem}/seed3'
         assert (f'$ python tools/train.py {config} --work-dir {work_dir} '
                 '--cfg-options randomness.seed=3') in out
-    # progress
-    assert out.count('Epoch(train) [1][1/1]') == 2
-    assert out.count('segm_mAP') == 2
-    results = Path('work_dirs/demo')
     table = (results / 'results.md').read_text()
     assert table in out
     assert [line.split('|')[1].strip() for line in table.splitlines()[2:]
-            ] == list(demo.DET_CONFIGS)
-    assert '+ DisentangledNonLocal2d: box AP' in out
-    for name in ('curves.png', 'attention.png'):
+            ] == list(configs)
+    for name in pictures:
+        assert str(results / name) in out
         assert (results / name).read_bytes().startswith(b'\x89PNG')
+
+
+def test_detection_demo_trains_and_reports(demo, monkeypatch, capsys):
+    monkeypatch.setattr(
+        demo.detection, 'generate_dataset',
+        partial(demo.detection.generate_dataset, num_train=8, num_val=2))
+    shorten(demo, monkeypatch, demo.DET_CONFIGS, ONE_EPOCH)
+    demo.demonstrate_detection([3])
+    out = capsys.readouterr().out
+    assert_reported(demo.DET_CONFIGS, Path('work_dirs/demo'), out,
+                    ('curves.png', 'attention.png'))
+    # progress
+    assert out.count('Epoch(train) [1][1/1]') == 2
+    assert out.count('segm_mAP') == 2
+    assert '+ DisentangledNonLocal2d: box AP' in out
+
+
+def test_segmentation_demo_trains_and_reports(demo, monkeypatch, capsys):
+    monkeypatch.setattr(
+        demo.segmentation, 'generate_dataset',
+        partial(demo.segmentation.generate_dataset, num_train=8, num_val=4))
+    shorten(demo, monkeypatch, demo.SEG_CONFIGS, TWO_ITERATIONS)
+    demo.demonstrate_segmentation([3])
+    out = capsys.readouterr().out
+    assert_reported(demo.SEG_CONFIGS, Path('work_dirs/demo_seg'), out,
+                    ('curves.png', 'attention.png', 'predictions.png'))
+    assert out.count('Iter(train) [2/2]') == 2
+    assert out.count('mIoU: ') == 2
+    assert 'disentangled non-local head: mIoU' in out
 
 
 def test_failed_training_ends_the_demo_with_its_own_words(demo):
