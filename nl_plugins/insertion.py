@@ -233,6 +233,24 @@ def _attach(base: nn.Module, insertion: _Insertion, block: nn.Module) -> str:
     return f'{name}.{child}'
 
 
+def position_of(target: nn.Module, child: str) -> str:
+    """On which side of a module a block in it runs.
+
+    Args:
+        target (nn.Module): The module that holds the block.
+        child (str): Name of the block in it.
+
+    Returns:
+        str: ``'before'`` or ``'after'``. Blocks that no hook runs are
+        upstream's, which run at the end of the module that holds them.
+    """
+    for hook in target._forward_pre_hooks.values():
+        if isinstance(hook, partial) and (
+                hook.func is _run_before and hook.args[0] == child):
+            return 'before'
+    return 'after'
+
+
 def _check_calls(calls: list[Call], position: str,
                  place: str) -> tuple[int, ...]:
     """The shape of the tensor at a place that can hold a block."""

@@ -108,13 +108,19 @@ def _pool(x: Tensor, kernel: tuple[int, ...]) -> Tensor:
     return x
 
 
-def _groups(axes: str, size: tuple[int, ...]) -> list[tuple]:
+def _groups(block: nn.Module, size: tuple[int, ...]) -> list[tuple]:
     """Index of the positions that attend to each other, for each group."""
+    every = slice(None)
+    axes = getattr(block, 'axes', 'spacetime')
     if axes == 'space':
-        return [(slice(None), slice(None), t) for t in range(size[0])]
+        return [(every, every, t) for t in range(size[0])]
+    frames = getattr(block, 'group_size', None) or size[0]
+    parts = [slice(t, t + frames) for t in range(0, size[0], frames)]
     if axes == 'time':
-        return [(slice(None), slice(None), slice(None), h, w)
+        return [(every, every, part, h, w) for part in parts
                 for h in range(size[1]) for w in range(size[2])]
+    if len(parts) > 1:
+        return [(every, every, part) for part in parts]
     return [()]
 
 
@@ -141,11 +147,10 @@ def _formula(block: nn.Module, x: Tensor) -> Tensor:
             parts[name] = _convolve(layer, features)
         if name != 'query' and block.sub_sample is True and name in parts:
             parts[name] = _pool(parts[name], block.pool_size)
-    axes = getattr(block, 'axes', 'spacetime')
     size = x.shape[2:]
     y = x.new_zeros(len(x), block.value_channels, *size)
     for b in range(len(x)):
-        for group in _groups(axes, size):
+        for group in _groups(block, size):
             tokens = {
                 name: part[b][(slice(None), *group[2:])].flatten(1).T
                 for name, part in parts.items()

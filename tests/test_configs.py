@@ -1,4 +1,5 @@
 """Every config of the repository builds, and trains one step."""
+import re
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,20 @@ def train_one_step(cfg, model):
         from mmdet.testing import demo_mm_inputs
         batch = demo_mm_inputs(
             2, [[3, 64, 64]] * 2, num_classes=2, with_mask=True)
+    elif cfg.default_scope == 'mmaction':
+        from mmaction.structures import ActionDataSample
+        frames = cfg.train_dataloader.dataset.pipeline[1]
+        size = (frames.num_clips, 3, frames.clip_len, 64, 64)
+        if frames.clip_len == 1:  # frames that a 2D recognizer takes
+            size = (frames.num_clips, 3, 64, 64)
+        batch = dict(
+            inputs=[
+                torch.randint(0, 256, size, dtype=torch.uint8)
+                for _ in range(2)
+            ],
+            data_samples=[
+                ActionDataSample().set_gt_label(label) for label in range(2)
+            ])
     else:
         from mmengine.structures import PixelData
         from mmseg.structures import SegDataSample
@@ -98,29 +113,96 @@ def test_metafiles_list_every_config_of_their_folder():
         assert all(f'({model["Name"]}.py)' in readme for model in models)
 
 
+#: Where blocks stand, by the name of the config and the depth.
 PLACES = {
-    'nl-5blocks': [
-        'layer2.1', 'layer2.3', 'layer3.1', 'layer3.3', 'layer3.5'
-    ],
-    'dnl-c4-c5all': ['layer3.{last}', 'layer4.0', 'layer4.1', 'layer4.2'],
+    ('5blocks', 50): ['layer2.1', 'layer2.3', 'layer3.1', 'layer3.3',
+                      'layer3.5'],
+    ('5blocks', 101): ['layer2.1', 'layer2.3', 'layer3.6', 'layer3.13',
+                       'layer3.20'],
+    ('10blocks', 50): [f'layer2.{i}' for i in range(4)]
+    + [f'layer3.{i}' for i in range(6)],
+    ('10blocks', 101): [f'layer2.{i}' for i in range(4)]
+    + [f'layer3.{i}' for i in (3, 6, 10, 13, 17, 20)],
+    ('c2', 50): ['layer1.2'],
+    ('c3', 50): ['layer2.3'],
+    ('c4', 50): ['layer3.5'],
+    ('c4', 101): ['layer3.22'],
+    ('c5', 50): ['layer4.2'],
+    ('c4-c5all', 50): ['layer3.5', 'layer4.0', 'layer4.1', 'layer4.2'],
 }
+VIDEO = [
+    p for p in CONFIGS
+    if p.split('/')[1] in ('c2d', 'i3d', 'slowonly', 'tsm')
+]
 
 
-@pytest.mark.parametrize('path',
-                         [p for p in CONFIGS if '/mask_rcnn/' in p])
+@pytest.mark.parametrize(
+    'path', VIDEO + [p for p in CONFIGS if '/mask_rcnn/' in p])
 def test_blocks_stand_where_the_name_of_the_config_says(path):
     backbone = MODELS.build(load(path).model.backbone)
     places = [
         name.rpartition('.')[0] for name, _ in backbone.named_modules()
         if name.endswith(('.non_local_block', '.context_block'))
     ]
-    expected = next(
-        (PLACES[name] for name in PLACES if f'-{name}_' in path), None)
-    if expected is None:
-        expected = ['layer3.{last}'] if '-c4_' in path else []
-    last = len(backbone.layer3) - 1
-    assert places == [place.format(last=last) for place in expected]
-    assert last == (22 if '101' in path else 5)
+    depth = 101 if '101' in path else 50
+    assert len(backbone.layer3) == {50: 6, 101: 23}[depth]
+    expected = []
+    if any(part in path for part in ('-nl-', '-dnl-', '-gcb-')):
+        expected, = [
+            found for (name, d), found in PLACES.items() if d == depth
+            and re.search(rf'-{name}(-space|-time)?_', path)
+        ]
+    assert places == expected
+
+
+@pytest.mark.parametrize('path', VIDEO)
+def test_video_configs_are_what_their_names_say(path):
+    cfg = load(path)
+    name = Path(path).name
+    batch, clip = re.search(r'_8xb(\d+)-(\d+x\d+x\d+)-', name).groups()
+    assert cfg.train_dataloader.batch_size == int(batch)
+    assert cfg.auto_scale_lr.base_batch_size == 8 * int(batch)
+    for split in 'train', 'val', 'test':
+        dataset = cfg[f'{split}_dataloader'].dataset
+        frames = dataset.pipeline[1]
+        wanted = [int(n) for n in clip.split('x')]
+        if split == 'test' and wanted[0] > 1:
+            wanted[2] = 10
+        assert [frames.clip_len, frames.frame_interval,
+                frames.num_clips] == wanted
+        assert 'kinetics400' in dataset.ann_file
+    assert cfg.model.cls_head.num_classes == 400
+    backbone = MODELS.build(cfg.model.backbone)
+    assert ('3x3x3' in name) == (
+        getattr(backbone, 'inflate_style', '') == '3x3x3')
+    blocks = [m for m in backbone.modules() if isinstance(m, _NonLocalNd)]
+    for block in blocks:
+        mode = re.search('gaussian|dot-product|concatenation', name)
+        assert block.mode == (
+            mode[0].replace('-', '_') if mode else 'embedded_gaussian')
+        axes = re.search('blocks-(space|time)', name)
+        assert block.axes == (axes[1] if axes else 'spacetime')
+        # the keys of the paper's own checkpoints
+        assert block.sub_sample == ('before' if block.axes != 'time' else
+                                    False)
+        assert block.conv_out.with_norm
+        assert hasattr(block, 'temperature') == ('-dnl-' in name)
+    groups = [block.group_size for block in blocks]
+    long = wanted[0] * wanted[1] == 128
+    assert groups == ([4, 4, None, None, None] if long and blocks else
+                      [None] * len(blocks))
+
+
+@pytest.mark.parametrize('path', [p for p in VIDEO if '/c2d/' in p])
+def test_the_frames_of_c2d_are_those_at_the_place_of_the_block(path):
+    # num_frames fits the place in the model: C2D halves its frames.
+    cfg = load(path)
+    frames = cfg.train_dataloader.dataset.pipeline[1].clip_len
+    backbone = MODELS.build(cfg.model.backbone)
+    for block in backbone.modules():
+        if isinstance(block, _NonLocalNd):
+            assert block.num_frames == frames // (
+                1 if '-c2_' in path else 2)
 
 
 SEGMENTATION = [

@@ -35,6 +35,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--channels', type=int, default=512)
     parser.add_argument('--batch', type=int, default=1)
     parser.add_argument(
+        '--sub-sample',
+        action='store_true',
+        help='pool key and value by 2 in each direction of space')
+    parser.add_argument(
         '--passes',
         nargs='+',
         choices=('training', 'inference'),
@@ -86,7 +90,7 @@ def main() -> None:
         return
     cases = [
         Case(block, shape, args.channels, which == 'training', args.device,
-             dtype, args.batch) for which in args.passes
+             dtype, args.batch, args.sub_sample) for which in args.passes
         for dtype in args.dtypes for shape in args.sizes
         for block in args.blocks
     ]

@@ -5,6 +5,11 @@ _base_ = 'mmseg::fcn/fcn_r50-d8_4xb2-40k_cityscapes-512x1024.py'
 custom_imports = dict(imports=['nl_plugins'], allow_failed_imports=False)
 
 norm_cfg = dict(type='BN', requires_grad=True)
+# Naming the few pixels of the shapes (car 13, bus 15) counts more than
+# finding them, for a short schedule.
+class_weight = [1.0] * 19
+class_weight[13] = class_weight[15] = 5.0
+loss_decode = dict(type='CrossEntropyLoss', class_weight=class_weight)
 data_preprocessor = dict(size=(96, 192))
 model = dict(
     data_preprocessor=data_preprocessor,
@@ -24,7 +29,8 @@ model = dict(
         in_index=0,
         channels=64,
         concat_input=False,
-        norm_cfg=norm_cfg),
+        norm_cfg=norm_cfg,
+        loss_decode=loss_decode),
     auxiliary_head=None)
 
 data_root = 'data/demo_seg/'
@@ -50,10 +56,10 @@ val_dataloader = dict(
     dataset=dict(data_root=data_root, pipeline=test_pipeline))
 test_dataloader = val_dataloader
 
-train_cfg = dict(max_iters=600, val_interval=100)
+train_cfg = dict(max_iters=400, val_interval=50)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=50),
-    dict(type='MultiStepLR', by_epoch=False, milestones=[500], gamma=0.1)
+    dict(type='MultiStepLR', by_epoch=False, milestones=[300], gamma=0.1)
 ]
 optim_wrapper = dict(
     _delete_=True,
@@ -69,4 +75,4 @@ optim_wrapper = dict(
         }))
 default_hooks = dict(
     logger=dict(interval=20),
-    checkpoint=dict(interval=600, max_keep_ckpts=1))
+    checkpoint=dict(interval=400, max_keep_ckpts=1))

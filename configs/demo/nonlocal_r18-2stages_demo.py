@@ -13,5 +13,5 @@ model = dict(
         num_classes=19,
         norm_cfg=dict(type='BN', requires_grad=True),
         align_corners=False,
-        loss_decode=dict(type='CrossEntropyLoss'),
+        loss_decode=_base_.loss_decode,
         block=dict(std=0.1)))

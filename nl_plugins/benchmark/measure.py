@@ -49,6 +49,7 @@ class Case(NamedTuple):
         device (str): Where it runs.
         dtype (str): One of ``DTYPES``; the half precisions with autocast.
         batch (int): Samples.
+        sub_sample (bool): Whether key and value are pooled.
     """
     block: str
     size: tuple[int, ...]
@@ -57,6 +58,7 @@ class Case(NamedTuple):
     device: str = 'cpu'
     dtype: str = 'fp32'
     batch: int = 1
+    sub_sample: bool = False
 
 
 class Result(NamedTuple):
@@ -122,9 +124,12 @@ def multiplications(case: Case) -> int:
     projections = 2 * positions * channels * inner
     if case.block != 'gaussian':
         projections += 2 * positions * channels * inner
-    pairs = positions * positions * (key + inner)
+    keys = positions
+    if case.sub_sample:  # by 2 in each direction of space
+        keys //= 2 if len(case.size) == 1 else 4
+    pairs = positions * keys * (key + inner)
     if case.block == 'dot_product':
-        pairs = min(pairs, 2 * positions * key * inner)
+        pairs = min(pairs, (positions + keys) * key * inner)
     if case.block == 'concatenation':
         pairs = 0
     return case.batch * (projections + pairs) * (3 if case.train else 1)
@@ -147,18 +152,20 @@ def _build(case: Case, implementation: str) -> nn.Module:
     if implementation == 'nl_plugins':
         if case.block == 'disentangled':
             return getattr(blocks, f'DisentangledNonLocal{ndim}d')(
-                case.channels)
+                case.channels, sub_sample=case.sub_sample)
         return getattr(blocks, f'NonLocal{ndim}d')(
-            case.channels, mode=case.block)
+            case.channels, mode=case.block, sub_sample=case.sub_sample)
     if case.block == 'disentangled':
         if ndim != 2:
             raise ValueError('MMSegmentation has this block in 2d only')
         from mmseg.models.decode_heads.dnl_head import DisentangledNonLocal2d
-        return DisentangledNonLocal2d(case.channels, temperature=0.05)
+        return DisentangledNonLocal2d(
+            case.channels, temperature=0.05, sub_sample=case.sub_sample)
     block_type = getattr(cnn, f'NonLocal{ndim}d')
     if implementation == 'naive':
         block_type = type('Naive', (_NaiveConcatenation, block_type), {})
-    return block_type(case.channels, mode=case.block)
+    return block_type(
+        case.channels, mode=case.block, sub_sample=case.sub_sample)
 
 
 class _Block:

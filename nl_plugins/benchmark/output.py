@@ -161,7 +161,8 @@ def _input(case: Case) -> str:
     sizes = (case.channels, *case.size)
     if case.batch > 1:
         sizes = (case.batch, *sizes)
-    return ' x '.join(map(str, sizes))
+    return ' x '.join(map(str, sizes)) + (
+        ', pooled' if case.sub_sample else '')
 
 
 def _row(cells: Iterable[str]) -> str:

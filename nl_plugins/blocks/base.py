@@ -72,9 +72,9 @@ class NonLocalBlock(_NonLocalNd):
         # mmcv's constructors fix the widths and the output layer that are
         # free here, so the layers are built here, under mmcv's names.
         nn.Module.__init__(self)
-        _check_positive('in_channels', in_channels)
-        _check_positive('reduction', reduction)
-        _check_positive('num_heads', num_heads)
+        check_positive('in_channels', in_channels)
+        check_positive('reduction', reduction)
+        check_positive('num_heads', num_heads)
         if mode not in MODES:
             raise ValueError(f'mode must be one of {MODES}, but got {mode!r}')
         if sub_sample not in (False, True, 'before'):
@@ -164,7 +164,7 @@ class NonLocalBlock(_NonLocalNd):
                 self.in_channels if self.gate else self.inter_channels)
         for name, value in (('key_channels', key_channels),
                             ('value_channels', value_channels)):
-            _check_positive(name, value)
+            check_positive(name, value)
             if value % self.num_heads:
                 raise ValueError(f'num_heads must divide {name} ({value}), '
                                  f'but got {self.num_heads}')
@@ -443,7 +443,8 @@ class NonLocalBlock(_NonLocalNd):
         return x
 
 
-def _check_positive(name: str, value: int) -> None:
+def check_positive(name: str, value: int) -> None:
+    """Raise a ValueError that names what is no integer of at least 1."""
     # True is an int: mmcv has a flag where `reduction` stands here.
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f'{name} must be an integer of at least 1, but got '

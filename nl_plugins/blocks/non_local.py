@@ -3,6 +3,7 @@
 Letters as in :mod:`nl_plugins.blocks.base`.
 """
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from mmcv import cnn
 from torch import Tensor
 
 from ..registry import MODELS
-from .base import NonLocalBlock
+from .base import NonLocalBlock, check_positive
 
 AXES = ('spacetime', 'space', 'time')
 
@@ -91,6 +92,9 @@ class NonLocal3d(NonLocalBlock, cnn.NonLocal3d):
             time). Section 4.3 of the paper. Defaults to ``'spacetime'``.
         num_frames (int, optional): The input is ``(B * T, C, H, W)`` with
             this ``T``, as in a frame-wise 2D backbone. Defaults to None.
+        group_size (int, optional): Attend inside of groups of this many
+            successive frames only, as the paper's video code does with long
+            clips. Defaults to None, all frames.
 
     Raises:
         ValueError: If an argument has a value that is not allowed.
@@ -103,15 +107,15 @@ class NonLocal3d(NonLocalBlock, cnn.NonLocal3d):
                  *args: Any,
                  axes: str = 'spacetime',
                  num_frames: int | None = None,
+                 group_size: int | None = None,
                  pool_size: int | Sequence[int] | None = None,
                  **kwargs: Any) -> None:
         if axes not in AXES:
             raise ValueError(f'axes must be one of {AXES}, but got {axes!r}')
-        if num_frames is not None and (isinstance(num_frames, bool)
-                                       or not isinstance(num_frames, int)
-                                       or num_frames < 1):
-            raise ValueError('num_frames must be None or an integer of at '
-                             f'least 1, but got {num_frames!r}')
+        for name, frames in (('num_frames', num_frames),
+                             ('group_size', group_size)):
+            if frames is not None:
+                check_positive(name, frames)
         if axes == 'time':
             self.pool_size = (2, 1, 1)
         super().__init__(in_channels, *args, pool_size=pool_size, **kwargs)
@@ -121,12 +125,30 @@ class NonLocal3d(NonLocalBlock, cnn.NonLocal3d):
             raise ValueError(
                 f'pool_size must be 1 outside of the axes {axes!r}, but got '
                 f'{self.pool_size} in time, height and width')
+        if group_size and axes == 'space':
+            raise ValueError("axes='space' attends inside of one frame, so "
+                             'group_size must be None, but got '
+                             f'{group_size}')
+        if group_size and self.sub_sample and self.pool_size[0] != 1:
+            raise ValueError(
+                'pool_size must be 1 in time with group_size, but got '
+                f'{self.pool_size} in time, height and width')
         self.axes = axes
         self.num_frames = num_frames
+        self.group_size = group_size
 
     def _prepare(self, x: Tensor) -> Tensor:
+        x = super()._prepare(self._unfold_frames(x))
+        if self.group_size and x.shape[2] % self.group_size:
+            raise ValueError(
+                f'group_size={self.group_size} does not divide the '
+                f'{x.shape[2]} frames of the input')
+        return x
+
+    def _unfold_frames(self, x: Tensor) -> Tensor:
+        """Clips, of an input that may have its frames in the batch."""
         if self.num_frames is None:
-            return super()._prepare(x)
+            return x
         if x.dim() != 4 or x.shape[1] != self.in_channels:
             raise ValueError(
                 f'{type(self).__name__} with num_frames={self.num_frames} '
@@ -140,24 +162,41 @@ class NonLocal3d(NonLocalBlock, cnn.NonLocal3d):
                 'pipeline, over the temporal strides so far (C2D halves it '
                 'after its first stage).')
         clips = x.shape[0] // self.num_frames
-        return super()._prepare(
-            x.unflatten(0, (clips, self.num_frames)).transpose(1, 2))
+        return x.unflatten(0, (clips, self.num_frames)).transpose(1, 2)
 
     def _group(self, features: Tensor) -> Tensor:
-        if self.axes == 'spacetime':
+        if self._attends_everywhere:
             return super()._group(features)
-        if self.axes == 'space':
-            return features.permute(0, 2, 3, 4, 1).flatten(2, 3).flatten(0, 1)
-        return features.permute(0, 3, 4, 2, 1).flatten(0, 2)
+        batch, inside = self._dims
+        # (B, C, groups of frames, frames of a group, H, W)
+        features = features.unflatten(
+            2, (-1, self.group_size) if self.group_size else (1, -1))
+        tokens = features.permute(*batch, *inside, 1)
+        return tokens.flatten(len(batch), -2).flatten(0, len(batch) - 1)
 
     def _ungroup(self, tokens: Tensor, shape: torch.Size) -> Tensor:
-        if self.axes == 'spacetime':
+        if self._attends_everywhere:
             return super()._ungroup(tokens, shape)
-        batch, _, frames, height, width = shape
-        if self.axes == 'space':
-            tokens = tokens.expand(-1, height * width, -1)
-            return tokens.reshape(batch, frames, height, width,
-                                  tokens.shape[2]).permute(0, 4, 1, 2, 3)
-        tokens = tokens.expand(-1, frames, -1)
-        return tokens.reshape(batch, height, width, frames,
-                              tokens.shape[2]).permute(0, 4, 3, 1, 2)
+        batch, inside = self._dims
+        frames = self.group_size or shape[2]
+        sizes = shape[0], tokens.shape[2], shape[2] // frames, frames, *(
+            shape[3:])
+        order = *batch, *inside, 1
+        tokens = tokens.expand(-1, prod(sizes[d] for d in inside), -1)
+        tokens = tokens.reshape([sizes[d] for d in order])
+        return tokens.permute([order.index(d) for d in range(6)]).flatten(2, 3)
+
+    @property
+    def _attends_everywhere(self) -> bool:
+        return self.axes == 'spacetime' and not self.group_size
+
+    @property
+    def _dims(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Dimensions that divide, and those inside of, what is attended to.
+
+        Of ``(B, C, groups of frames, frames of a group, H, W)``.
+        """
+        return dict(
+            spacetime=((0, 2), (3, 4, 5)),
+            space=((0, 2, 3), (4, 5)),
+            time=((0, 4, 5, 2), (3, )))[self.axes]

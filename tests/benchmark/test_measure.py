@@ -57,6 +57,18 @@ def test_half_precision_runs_with_autocast():
     assert not any(r.error for r in compare(case, repeats=1).values())
 
 
+def test_sub_sampling_makes_a_quarter_of_the_map():
+    case = Case('embedded_gaussian', (2, 48, 48), 8, train=False)
+    full, pooled = (
+        compare(case._replace(sub_sample=sub_sample), repeats=1)['upstream']
+        for sub_sample in (False, True))
+    assert full.bytes > 2 * pooled.bytes > 0
+    # with the projections alone left out, a quarter of what is computed
+    projections = 4 * 2 * 48**2 * 8 * 4
+    assert 4 * (multiplications(case._replace(sub_sample=True))
+                - projections) == multiplications(case) - projections
+
+
 @pytest.mark.parametrize('block, expected', [
     ('embedded_gaussian', 4 * 100 * 8 * 4 + 2 * 100**2 * 4),
     ('gaussian', 2 * 100 * 8 * 4 + 100**2 * (8 + 4)),

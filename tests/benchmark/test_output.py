@@ -48,7 +48,8 @@ def test_csv_has_a_row_for_each_implementation(tmp_path):
     assert len(rows) == 9
     assert rows[4] == dict(
         block='dot_product', size='20x20', channels='16', train='training',
-        device='cpu', dtype='fp32', batch='1', positions='400',
+        device='cpu', dtype='fp32', batch='1', sub_sample='False',
+            positions='400',
         implementation='nl_plugins', seconds='0.08', bytes='800000000.0',
         error='', note='')
 

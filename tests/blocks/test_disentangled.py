@@ -160,19 +160,21 @@ def test_attention_weights_name_the_missing_term():
 
 @pytest.mark.parametrize('kwargs', [
     dict(unary='shared'), dict(num_heads=3), dict(axes='space'),
-    dict(axes='time', unary='shared'),
+    dict(axes='time', unary='shared'), dict(group_size=2),
     dict(sub_sample='before', pool_size=(1, 3, 2))
 ])
 def test_attention_weights_of_both_terms_give_the_output(kwargs):
     block = randomize(
         nl_plugins.DisentangledNonLocal3d(12, **kwargs), .2)
-    x = torch.randn(SHAPES[3])
+    x = torch.randn(2, 12, 4, 4, 5)
     positions = torch.tensor([[2, 1, 4], [0, 3, 0]])
     pairwise, unary = block.attention_weights(x, positions)
     assert pairwise.shape[2:] == unary.shape[1:]
     axes = kwargs.get('axes')
-    total = torch.ones(2, *{'space': (3, ), 'time': (4, 5)}.get(axes, ()))
+    total = torch.ones(2, *{'space': (4, ), 'time': (4, 5)}.get(axes, ()))
     dims = {'space': (2, 3), 'time': 1}.get(axes, (1, 2, 3))
+    # one softmax for each group
+    total *= 4 // kwargs.get('group_size', 4)
     torch.testing.assert_close(unary.sum(dim=dims), total)
     if block.num_heads > 1:
         return
@@ -182,6 +184,9 @@ def test_attention_weights_of_both_terms_give_the_output(kwargs):
         mask = torch.zeros_like(unary)
         mask[(slice(None), *dict(space=(t, ), time=(slice(None), h, w)).get(
             axes, ()))] = 1
+        if 'group_size' in kwargs:
+            first = t // 2 * 2
+            mask[:, :first] = mask[:, first + 2:] = 0
         y = torch.einsum('bthw,bcthw->bc', pairwise[:, q] + unary * mask,
                          value)
         expected = x[..., t, h, w] + block.conv_out(

@@ -215,6 +215,11 @@ AXES = [
     dict(axes='time', sub_sample=True),
     dict(sub_sample=True, pool_size=(2, 1, 3)),
     dict(sub_sample='before', pool_size=(3, 2, 2)),
+    dict(group_size=2),
+    dict(group_size=1, mode='dot_product', num_heads=2),
+    dict(group_size=2, mode='concatenation', sub_sample=True),
+    dict(group_size=4, mode='gaussian', sub_sample='before'),
+    dict(axes='time', group_size=2),
 ]
 
 
@@ -222,18 +227,19 @@ AXES = [
 @pytest.mark.parametrize('kwargs', AXES)
 def test_axes_of_clips(name, kwargs):
     block = randomize(getattr(nl_plugins, name)(12, **kwargs), .2)
-    x = torch.randn(2, 12, 3, 4, 5)
+    x = torch.randn(2, 12, 4, 3, 5)
     assert_same_results(
         output_and_gradients(block, x),
         output_and_gradients(in_float64(block), x.double()))
 
 
-@pytest.mark.parametrize('axes', ['spacetime', 'space', 'time'])
-def test_frames_in_the_batch_are_a_clip(axes):
-    block = randomize(nl_plugins.NonLocal3d(12, axes=axes))
-    folded = nl_plugins.NonLocal3d(12, axes=axes, num_frames=3)
+@pytest.mark.parametrize('kwargs', [
+    dict(), dict(axes='space'), dict(axes='time'), dict(group_size=2)])
+def test_frames_in_the_batch_are_a_clip(kwargs):
+    block = randomize(nl_plugins.NonLocal3d(12, **kwargs))
+    folded = nl_plugins.NonLocal3d(12, num_frames=4, **kwargs)
     folded.load_state_dict(block.state_dict())
-    clips = torch.randn(2, 12, 3, 4, 5)
+    clips = torch.randn(2, 12, 4, 4, 5)
     images = clips.transpose(1, 2).flatten(0, 1)
     out = folded(images)
     assert out.shape == images.shape
@@ -248,15 +254,17 @@ def test_frames_in_the_batch_are_a_clip(axes):
 def test_attention_weights_of_axes(kwargs):
     block = randomize(nl_plugins.NonLocal3d(12, **kwargs))
     with torch.no_grad():
-        x = torch.randn(2, 12, 3, 4, 5)
+        x = torch.randn(2, 12, 4, 4, 5)
         positions = torch.tensor([[2, 1, 4], [0, 3, 0], [2, 0, 0]])
         weights = block.attention_weights(x, positions).pairwise
     size = block._key_size(x)
     assert weights.shape == (2, 3, *size)
     outside = weights.clone()
     for index, (t, h, w) in enumerate(positions.tolist()):
-        group = dict(spacetime=(), space=(t, ),
-                     time=(slice(None), h, w))[block.axes]
+        frames = block.group_size or 4
+        part = slice(t // frames * frames, (t // frames + 1) * frames)
+        group = dict(spacetime=(part, ) if block.group_size else (),
+                     space=(t, ), time=(part, h, w))[block.axes]
         outside[(slice(None), index, *group)] = 0
     assert not outside.any()
     if 'gaussian' in block.mode:
@@ -277,6 +285,10 @@ def test_attention_weights_of_axes(kwargs):
     (dict(axes='frame'), "axes must be one of .* got 'frame'"),
     (dict(num_frames=0), 'num_frames must be .* got 0'),
     (dict(num_frames=True), 'num_frames must be .* got True'),
+    (dict(group_size=0), 'group_size must be .* got 0'),
+    (dict(axes='space', group_size=2), 'group_size must be None, but got 2'),
+    (dict(group_size=2, sub_sample=True, pool_size=2),
+     r'must be 1 in time with group_size, but got \(2, 2, 2\)'),
     (dict(axes='space', sub_sample=True, pool_size=2), r'\(2, 2, 2\)'),
     (dict(axes='time', sub_sample=True, pool_size=(2, 2, 2)), 'outside of'),
 ])
@@ -291,6 +303,12 @@ def test_a_batch_that_the_frames_do_not_divide_is_named():
         block(torch.zeros(6, 12, 5, 5))
     with pytest.raises(ValueError, match=r'\(B \* 4, 12, H, W\), but got'):
         block(torch.zeros(2, 12, 4, 5, 5))
+
+
+def test_frames_that_the_groups_do_not_divide_are_named():
+    block = nl_plugins.NonLocal3d(12, group_size=4)
+    with pytest.raises(ValueError, match='group_size=4 .* the 6 frames'):
+        block(torch.zeros(1, 12, 6, 5, 5))
 
 
 def test_num_frames_in_a_frame_wise_backbone():

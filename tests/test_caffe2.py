@@ -1,0 +1,232 @@
+"""Checkpoints of the paper's video code, whose names and shapes are known.
+
+The arrays are random; what they compute is written out from the names.
+"""
+import importlib.util
+import pickle
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from mmengine.registry import MODELS, init_default_scope
+from reference import relative_error
+
+from nl_plugins import caffe2
+from nl_plugins.converting import convert
+from nl_plugins.errors import CheckpointReadError
+
+BLOCKS = (3, 4, 6, 3)
+WIDTH = 4
+# temporal kernels of 3, as in the release's I3D
+INFLATED = ((1, 1, 1), (1, 0, 1, 0), (1, 0, 1, 0, 1, 0), (0, 1, 0))
+NON_LOCAL = ('conv3_1', 'conv3_3', 'conv4_1', 'conv4_3', 'conv4_5')
+PLACES = [f'layer{int(n[4]) - 1}.{n[6]}' for n in NON_LOCAL]
+MODEL = dict(
+    type='Recognizer3D',
+    backbone=dict(
+        type='nl_plugins.WithBlocks',
+        base='ResNet3d',
+        depth=50,
+        base_channels=WIDTH,
+        conv1_kernel=(5, 7, 7),
+        conv1_stride_t=2,
+        pool1_stride_t=2,
+        inflate=INFLATED,
+        zero_init_residual=False,
+        blocks=[
+            dict(
+                type='nl_plugins.NonLocal3d',
+                after=PLACES,
+                sub_sample='before',
+                norm_cfg=dict(type='BN3d'))
+        ]),
+    cls_head=dict(type='I3DHead', in_channels=32 * WIDTH, num_classes=5),
+    data_preprocessor=dict(type='ActionDataPreprocessor'))
+
+
+@pytest.fixture(params=['batch norm', 'affine'])
+def blobs(request):
+    """What a file of the release holds, with four channels for 64."""
+    rng = np.random.default_rng(0)
+    found = {}
+
+    def norm(name, channels):
+        found[f'{name}_s'] = rng.uniform(.5, 1.5, channels)
+        found[f'{name}_b'] = rng.normal(0, .1, channels)
+        if request.param == 'batch norm':
+            found[f'{name}_rm'] = rng.normal(0, .1, channels)
+            found[f'{name}_riv'] = rng.uniform(.5, 1.5, channels)
+
+    def convolution(name, out, channels, *kernel):
+        found[f'{name}_w'] = rng.normal(
+            0, (channels * np.prod(kernel))**-.5, (out, channels, *kernel))
+
+    convolution('conv1', WIDTH, 3, 5, 7, 7)
+    norm('res_conv1_bn', WIDTH)
+    channels = WIDTH
+    for stage, (number, inflated) in enumerate(zip(BLOCKS, INFLATED)):
+        inner = WIDTH * 2**stage
+        for block in range(number):
+            name = f'res{stage + 2}_{block}'
+            if block == 0:
+                convolution(f'{name}_branch1', 4 * inner, channels, 1, 1, 1)
+                norm(f'{name}_branch1_bn', 4 * inner)
+            kernel = 3 if inflated[block] else 1
+            convolution(f'{name}_branch2a', inner, channels, kernel, 1, 1)
+            convolution(f'{name}_branch2b', inner, inner, 1, 3, 3)
+            convolution(f'{name}_branch2c', 4 * inner, inner, 1, 1, 1)
+            for branch, width in (('a', inner), ('b', inner), ('c',
+                                                               4 * inner)):
+                norm(f'{name}_branch2{branch}_bn', width)
+            channels = 4 * inner
+            name = f'nonlocal_conv{stage + 2}_{block}'
+            if name[9:] in NON_LOCAL:
+                for layer in 'theta', 'phi', 'g':
+                    convolution(f'{name}_{layer}', channels // 2, channels,
+                                1, 1, 1)
+                    found[f'{name}_{layer}_b'] = rng.normal(
+                        0, .1, channels // 2)
+                convolution(f'{name}_out', channels, channels // 2, 1, 1, 1)
+                found[f'{name}_out_b'] = rng.normal(0, .1, channels)
+                norm(f'{name}_bn', channels)
+    found['pred_w'] = rng.normal(0, .1, (5, channels, 1, 1, 1))
+    found['pred_b'] = rng.normal(0, .1, 5)
+    found |= dict(
+        lr=np.float32(.1), model_iter=7, pred_w_momentum=found['pred_w'])
+    return {
+        name: value.astype(np.float32) if isinstance(value, np.ndarray) else
+        value
+        for name, value in found.items()
+    }
+
+
+def forward(blobs, x):
+    """The network of the release, in float64, from the names alone."""
+    blobs = {
+        name: torch.tensor(value, dtype=torch.float64)
+        for name, value in blobs.items()
+    }
+
+    def norm(x, name):
+        scale, shift = blobs[f'{name}_s'], blobs[f'{name}_b']
+        if f'{name}_rm' in blobs:
+            deviation = (blobs[f'{name}_riv'] + 1e-5).sqrt()
+            shift = shift - scale * blobs[f'{name}_rm'] / deviation
+            scale = scale / deviation
+        return (x * scale[:, None, None, None]) + shift[:, None, None, None]
+
+    def convolve(x, name, *stride):
+        weight = blobs[f'{name}_w']
+        padding = [k // 2 for k in weight.shape[2:]]
+        return F.conv3d(x, weight, blobs.get(f'{name}_b'), stride or 1,
+                        padding)
+
+    # MMAction2 pads this pooling, the release does not.
+    x = norm(convolve(x, 'conv1', 2, 2, 2), 'res_conv1_bn').relu()
+    x = F.max_pool3d(x, (1, 3, 3), (2, 2, 2), (0, 1, 1))
+    for stage, number in enumerate(BLOCKS, start=2):
+        for block in range(number):
+            name = f'res{stage}_{block}'
+            stride = (1, 2, 2) if block == 0 and stage > 2 else (1, 1, 1)
+            shortcut = x
+            if block == 0:
+                shortcut = norm(
+                    convolve(x, f'{name}_branch1', *stride),
+                    f'{name}_branch1_bn')
+            for branch, step in (('a', (1, 1, 1)), ('b', stride),
+                                 ('c', (1, 1, 1))):
+                x = norm(convolve(x, f'{name}_branch2{branch}', *step),
+                         f'{name}_branch2{branch}_bn')
+                if branch != 'c':
+                    x = x.relu()
+            x = (x + shortcut).relu()
+            name = f'nonlocal_conv{stage}_{block}'
+            if f'{name}_g_w' in blobs:
+                pooled = F.max_pool3d(x, (1, 2, 2))
+                theta = convolve(x, f'{name}_theta').flatten(2)
+                phi = convolve(pooled, f'{name}_phi').flatten(2)
+                g = convolve(pooled, f'{name}_g').flatten(2)
+                p = (theta.mT @ phi / theta.shape[1]**.5).softmax(2)
+                y = convolve((g @ p.mT).reshape(
+                    *theta.shape[:2], *x.shape[2:]), f'{name}_out')
+                x = x + norm(y, f'{name}_bn')
+        if stage == 2:
+            x = F.max_pool3d(x, (2, 1, 1))
+    return F.conv3d(x.mean((2, 3, 4), keepdim=True), blobs['pred_w'],
+                    blobs['pred_b']).flatten(1)
+
+
+def recognizer():
+    init_default_scope('mmaction')
+    model = MODELS.build(MODEL)
+    model.train(False)
+    return model
+
+
+def test_recognizer_computes_what_the_release_does(blobs, tmp_path):
+    path = tmp_path / 'model.pkl'
+    path.write_bytes(pickle.dumps(dict(blobs=blobs), protocol=2))
+    state_dict = caffe2.convert_blobs(caffe2.read_blobs(path))
+    model = recognizer()
+    convert(state_dict, model)
+    x = torch.randn(2, 3, 16, 64, 64)
+    with torch.no_grad():
+        scores = model.cls_head(model.backbone(x))
+    assert relative_error(scores, forward(blobs, x.double())) < 1e-5
+
+
+def test_tool_converts_a_file(blobs, tmp_path, monkeypatch, capsys):
+    (tmp_path / 'model.pkl').write_bytes(pickle.dumps(blobs, protocol=2))
+    (tmp_path / 'config.py').write_text(
+        "default_scope = 'mmaction'\n"
+        "custom_imports = dict(imports=['nl_plugins'])\n"
+        f'model = {MODEL!r}\n')
+    path = Path(__file__).parents[1] / 'tools' / 'convert_checkpoint.py'
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    monkeypatch.setattr(sys, 'argv', [
+        path.name, f'{tmp_path}/model.pkl', f'{tmp_path}/config.py',
+        f'{tmp_path}/new/model.pth'
+    ])
+    tool.main()
+    assert 'new/model.pth' in capsys.readouterr().out
+    saved = torch.load(tmp_path / 'new/model.pth')['state_dict']
+    model = recognizer()
+    convert(caffe2.convert_blobs(caffe2.read_blobs(tmp_path / 'model.pkl')),
+            model)
+    assert saved.keys() == model.state_dict().keys()
+    assert all(
+        torch.equal(saved[key], value)
+        for key, value in model.state_dict().items())
+    monkeypatch.setattr(sys, 'argv', [
+        path.name, f'{tmp_path}/nothing.pkl', f'{tmp_path}/config.py', 'out'])
+    with pytest.raises(SystemExit, match='there is no checkpoint'):
+        tool.main()
+
+
+def test_unknown_parameters_are_named():
+    with pytest.raises(CheckpointReadError, match="'res6_0_branch2a_w' is no"):
+        caffe2.convert_blobs(dict(res6_0_branch2a_w=np.zeros(1)))
+
+
+class Evil:
+
+    def __reduce__(self):
+        return print, ('code has run', )
+
+
+@pytest.mark.parametrize('content, message', [
+    (pickle.dumps(dict(a=Evil())), 'it holds a builtins.print'),
+    (pickle.dumps([1, 2]), 'no pickled dict'),
+    (b'no pickle at all', 'no pickled dict'),
+    (b'', 'no pickled dict'),
+])
+def test_other_files_are_refused(content, message, tmp_path, capsys):
+    (tmp_path / 'model.pkl').write_bytes(content)
+    with pytest.raises(CheckpointReadError, match=message):
+        caffe2.read_blobs(tmp_path / 'model.pkl')
+    assert not capsys.readouterr().out

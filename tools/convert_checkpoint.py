@@ -1,0 +1,64 @@
+"""Convert a checkpoint to the model of another config.
+
+Takes checkpoints of upstream's models with non-local blocks (non_local=), of
+models with blocks of nl_plugins at the same places, and those of the paper's
+video code (.pkl of Caffe2, which is not needed).
+"""
+import argparse
+from pathlib import Path
+
+import torch
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.runner import CheckpointLoader
+from torch import nn
+
+from nl_plugins import caffe2, checks, command_line, loading
+from nl_plugins.converting import convert
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('checkpoint', help='path of what is converted')
+    parser.add_argument(
+        'config', help='path or name of the config that it is for')
+    parser.add_argument('out', type=Path, help='file to write')
+    parser.add_argument(
+        '--source',
+        metavar='CONFIG',
+        help='path or name of the config that the checkpoint was trained '
+        'with; needed where blocks were placed with before=')
+    return parser.parse_args()
+
+
+def build_model(config: str) -> nn.Module:
+    """The model of a config, without its pretrained weights."""
+    cfg = loading.load_config(config)
+    init_default_scope(cfg.get('default_scope') or 'mmengine')
+    return MODELS.build(cfg.model)
+
+
+def main() -> None:
+    args = parse_args()
+    with command_line.clear_errors():
+        checks.check_checkpoint(args.checkpoint)
+        target = build_model(args.config)
+        source = build_model(args.source) if args.source else None
+        if args.checkpoint.endswith('.pkl'):
+            content = {}
+            state_dict = caffe2.convert_blobs(
+                caffe2.read_blobs(args.checkpoint))
+        else:
+            content = CheckpointLoader.load_checkpoint(args.checkpoint, 'cpu')
+            state_dict = content.get('state_dict', content)
+        converted = convert(state_dict, target, source, args.checkpoint,
+                            args.config)
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(
+            dict(meta=content.get('meta', {}), state_dict=converted), args.out)
+        print(f'{len(converted)} tensors in {args.out}')
+
+
+if __name__ == '__main__':
+    main()
