@@ -14,8 +14,9 @@ from pathlib import Path
 from mmengine.runner import find_latest_checkpoint
 from torch import nn
 
-from nl_plugins.demo import detection, report, segmentation
+from nl_plugins.demo import detection, report, segmentation, video
 from nl_plugins.visualization.attention_maps import draw_attention
+from nl_plugins.visualization.clips import draw_clip_attention
 from nl_plugins.visualization.predictions import draw_predictions
 
 # Of a line of the training log: where it is, how long it will take, the loss;
@@ -23,7 +24,8 @@ from nl_plugins.visualization.predictions import draw_predictions
 PROGRESS = re.compile(r'((?:Epoch|Iter)\(train\).*?\]) .*(eta.*time: [\d.]*)'
                       r' .*( loss: [\d.]*)'
                       r'|((?:Epoch|Iter)\(val\).*?\]) .*'
-                      r'(?:(bbox_mAP: \S*).*(segm_mAP: \S*)|(mIoU: \S*))')
+                      r'(?:(bbox_mAP: \S*).*(segm_mAP: \S*)|(mIoU: \S*)'
+                      r'|(acc/top1: \S*))')
 ROOT = Path(__file__).resolve().parents[1]
 DET_CONFIGS = {
     'Mask R-CNN': 'configs/demo/mask-rcnn_r18-2stages_fpn_demo.py',
@@ -37,6 +39,15 @@ SEG_CONFIGS = {
     'non-local head': 'configs/demo/nonlocal_r18-2stages_demo.py',
     'disentangled non-local head': 'configs/demo/dnl_r18-2stages_demo.py',
 }
+VIDEO_CONFIGS = {
+    'C2D': 'configs/demo/c2d_r18-2stages_demo.py',
+    '+ NonLocal3d in space':
+    'configs/demo/c2d_r18-2stages-nl-c3-space_demo.py',
+    '+ NonLocal3d in time':
+    'configs/demo/c2d_r18-2stages-nl-c3-time_demo.py',
+    '+ NonLocal3d': 'configs/demo/c2d_r18-2stages-nl-c3_demo.py',
+    '+ DisentangledNonLocal3d': 'configs/demo/c2d_r18-2stages-dnl-c3_demo.py',
+}
 
 
 def parse_args() -> argparse.Namespace:
@@ -44,10 +55,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         'task',
         nargs='?',
-        choices=['det', 'seg', 'all'],
+        choices=['det', 'seg', 'video', 'all'],
         default='det',
         help='det: instance segmentation with Mask R-CNN (default); seg: '
-        'semantic segmentation with FCN; all: one after the other')
+        'semantic segmentation with FCN; video: recognition with a frame-wise '
+        'network; all: one after the other')
     parser.add_argument(
         '--seeds',
         nargs='+',
@@ -97,6 +109,7 @@ def train(config: str, seed: int, work_dir: Path) -> report.Run:
 
 def compare(configs: dict[str, str], seeds: list[int], results: Path,
             load: Callable[..., nn.Module], queries: list,
+            draw: Callable[..., None],
             metrics: Sequence[report.Metric],
             loss: str) -> dict[str, nn.Module]:
     """Train every model once for each seed, and show what came out.
@@ -119,7 +132,7 @@ def compare(configs: dict[str, str], seeds: list[int], results: Path,
     with step('Pictures'):
         report.draw_curves(models, results / 'curves.png', loss, metrics[-1])
         _, *with_block = trained.items()
-        draw_attention(dict(with_block), queries, results / 'attention.png')
+        draw(dict(with_block), queries, results / 'attention.png')
     table = report.format_table(models, metrics) + '\n'
     (results / 'results.md').write_text(table)
     print(f'== Results\n{table}\n{report.format_gains(models, metrics)}')
@@ -135,7 +148,8 @@ def demonstrate_detection(seeds: list[int]) -> None:
     with step(f'Data set in {data}'):
         detection.generate_dataset(data)
     compare(DET_CONFIGS, seeds, Path('work_dirs/demo'), init_detector,
-            detection.find_queries(data), report.DETECTION, 'loss_cls')
+            detection.find_queries(data), draw_attention, report.DETECTION,
+            'loss_cls')
 
 
 def demonstrate_segmentation(seeds: list[int]) -> None:
@@ -146,10 +160,21 @@ def demonstrate_segmentation(seeds: list[int]) -> None:
         segmentation.generate_dataset(data)
     results = Path('work_dirs/demo_seg')
     trained = compare(SEG_CONFIGS, seeds, results, init_model,
-                      segmentation.find_queries(data), report.SEGMENTATION,
-                      'decode.loss_ce')
+                      segmentation.find_queries(data), draw_attention,
+                      report.SEGMENTATION, 'decode.loss_ce')
     draw_predictions(trained, range(3), results / 'predictions.png')
     print(f'   {results / "predictions.png"}')
+
+
+def demonstrate_video(seeds: list[int]) -> None:
+    """Compare a frame-wise network with the same network with a block."""
+    from mmaction.apis import init_recognizer
+    data = Path('data/demo_video')
+    with step(f'Data set in {data}'):
+        video.generate_dataset(data)
+    compare(VIDEO_CONFIGS, seeds, Path('work_dirs/demo_video'),
+            init_recognizer, video.find_queries(data), draw_clip_attention,
+            report.VIDEO, 'loss_cls')
 
 
 def main() -> None:
@@ -161,6 +186,8 @@ def main() -> None:
         demonstrate_detection(args.seeds)
     if args.task in ('seg', 'all'):
         demonstrate_segmentation(args.seeds)
+    if args.task in ('video', 'all'):
+        demonstrate_video(args.seeds)
     print(f'   all in {(time.monotonic() - start) / 60:.1f} min')
 
 

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Install what is missing, then train, evaluate and compare small models.
 #
-#     bash tools/demo.sh [det | seg | all] [--seeds 0 1 2]
+#     bash tools/demo.sh [det | seg | video | all] [--seeds 0 1 2]
 #
-# Takes less than ten minutes a task on two CPU cores after the installation;
-# results go to work_dirs/demo (det) and work_dirs/demo_seg (seg).
+# Takes less than ten minutes a task on two CPU cores after the installation,
+# fifteen for video; results go to work_dirs/demo (det), demo_seg and
+# demo_video.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"

@@ -23,6 +23,7 @@ class Metric(NamedTuple):
 DETECTION = (Metric('box AP', 'coco/bbox_mAP', 100),
              Metric('mask AP', 'coco/segm_mAP', 100))
 SEGMENTATION = (Metric('mIoU', 'mIoU'), )
+VIDEO = (Metric('top-1', 'acc/top1', 100), )
 
 
 class Run(NamedTuple):

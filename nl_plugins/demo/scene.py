@@ -4,11 +4,13 @@ Every image shows a few grey shapes at one end and a coloured lamp at the
 other. The shapes look alike whatever their class: a shape's class is the
 colour of the lamp. Finding a shape is a local task, naming it is not.
 """
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pycocotools.mask as coco_mask
+
+T = TypeVar('T')
 
 LAMP_COLOURS = ((250, 140, 20), (30, 110, 250))  # RGB, one for each class
 HEIGHT, WIDTH = 96, 192
@@ -35,38 +37,47 @@ class Scene(NamedTuple):
     lamp: tuple[slice, slice]
 
 
-def draw_subsets(num_train: int, num_val: int,
-                 seed: int) -> Iterator[tuple[str, Iterator[Scene]]]:
-    """Draw the images of a data set.
+def draw_balanced(
+    kinds: int, num_train: int, num_val: int, seed: int,
+    draw: Callable[[np.random.Generator, int], T]
+) -> Iterator[tuple[str, Iterator[T]]]:
+    """Draw the samples of a data set, as many of each kind.
 
-    The same arguments give the same images; the two subsets are drawn from
-    independent random streams, and each has as many images of one class as
-    of the other.
+    The same arguments give the same samples; the two subsets are drawn from
+    independent random streams.
 
     Args:
-        num_train (int): Images to train on.
-        num_val (int): Images to evaluate on.
+        kinds (int): Number of kinds.
+        num_train (int): Samples to train on.
+        num_val (int): Samples to evaluate on.
         seed (int): Seed of both random streams.
+        draw (Callable): Draws one sample, given a
+            :class:`numpy.random.Generator` and the index of the kind.
 
     Yields:
-        tuple[str, Iterator[Scene]]: ``'train'`` and ``'val'`` with their
-        scenes.
+        tuple[str, Iterator]: ``'train'`` and ``'val'`` with their samples.
 
     Raises:
-        ValueError: If there is not at least one image of every class in each
+        ValueError: If there is not at least one sample of every kind in each
             subset.
     """
-    classes = len(LAMP_COLOURS)
     for name, number in (('num_train', num_train), ('num_val', num_val)):
-        if number < classes:
-            raise ValueError(f'{name} must be at least {classes}, one '
-                             f'image per class, but got {number}')
+        if number < kinds:
+            raise ValueError(f'{name} must be at least {kinds}, one sample '
+                             f'of each kind, but got {number}')
     streams = np.random.SeedSequence(seed).spawn(2)
     for subset, number, stream in zip(('train', 'val'), (num_train, num_val),
                                       streams):
         rng = np.random.default_rng(stream)
-        labels = rng.permutation(np.arange(number) % classes)
-        yield subset, (draw_scene(rng, label) for label in labels.tolist())
+        found = rng.permutation(np.arange(number) % kinds)
+        yield subset, (draw(rng, kind) for kind in found.tolist())
+
+
+def draw_subsets(num_train: int, num_val: int,
+                 seed: int) -> Iterator[tuple[str, Iterator[Scene]]]:
+    """Draw the scenes of a data set, see :func:`draw_balanced`."""
+    return draw_balanced(
+        len(LAMP_COLOURS), num_train, num_val, seed, draw_scene)
 
 
 def draw_scene(rng: np.random.Generator, label: int) -> Scene:

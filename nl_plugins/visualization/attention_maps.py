@@ -1,14 +1,14 @@
 """What the block of a trained model attends to."""
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import mmcv
 import numpy as np
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from mmengine.structures import BaseDataElement
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from ..blocks.base import NonLocalBlock
@@ -18,6 +18,34 @@ from ..errors import OptionError
 def find_blocks(model: nn.Module) -> list[NonLocalBlock]:
     """The non-local blocks of this package in a model."""
     return [m for m in model.modules() if isinstance(m, NonLocalBlock)]
+
+
+@contextmanager
+def recorded_input(
+        model: nn.Module) -> Iterator[tuple[NonLocalBlock, list[Tensor]]]:
+    """Keep what the block of a model gets while the model runs.
+
+    Args:
+        model (nn.Module): Any model with one non-local block.
+
+    Yields:
+        tuple[NonLocalBlock, list[Tensor]]: The block and a list, to which
+        each forward of the block adds its input.
+
+    Raises:
+        OptionError: If the model has not exactly one non-local block.
+    """
+    blocks = find_blocks(model)
+    if len(blocks) != 1:
+        raise OptionError('the model must have one non-local block, but it '
+                          f'has {len(blocks)}')
+    features = []
+    handle = blocks[0].register_forward_pre_hook(
+        lambda module, args: features.append(args[0]))
+    try:
+        yield blocks[0], features
+    finally:
+        handle.remove()
 
 
 def attention_maps(model: nn.Module, image: str | Path,
@@ -40,18 +68,8 @@ def attention_maps(model: nn.Module, image: str | Path,
         OptionError: If the model has not exactly one non-local block, or
             the image no such pixel.
     """
-    blocks = find_blocks(model)
-    if len(blocks) != 1:
-        raise OptionError('the model must have one non-local block, but it '
-                          f'has {len(blocks)}')
-    block = blocks[0]
-    features = []
-    handle = block.register_forward_pre_hook(
-        lambda module, args: features.append(args[0]))
-    try:
+    with recorded_input(model) as (block, features):
         result = infer(model, image)
-    finally:
-        handle.remove()
     height, width = result.ori_shape[:2]
     if not (0 <= query[0] < width and 0 <= query[1] < height):
         raise OptionError(f'{query} is no pixel (column, row) of {image}, '
@@ -65,7 +83,7 @@ def attention_maps(model: nn.Module, image: str | Path,
         query[0] * scale_x / padded_width * columns
     ]]).long()
 
-    def enlarge(weights: torch.Tensor) -> np.ndarray:
+    def enlarge(weights: Tensor) -> np.ndarray:
         weights = functional.interpolate(
             weights[None, None], (padded_height, padded_width),
             mode='bilinear')[0, 0]
@@ -126,12 +144,26 @@ def draw_attention(models: Mapping[str, nn.Module],
     for (file, query), panels, line in zip(queries, rows, grid):
         image = mmcv.imread(file, channel_order='rgb')
         for (_, weights), axes in zip(panels, line):
-            _draw_panel(axes, image, query, weights)
+            draw_panel(axes, image, query, weights)
     figure.savefig(path, dpi=120)
 
 
-def _draw_panel(axes: Axes, image: np.ndarray, query: tuple[float, float],
-                weights: np.ndarray | None) -> None:
+def draw_panel(axes: Axes,
+               image: np.ndarray,
+               query: tuple[float, float] | None,
+               weights: np.ndarray | None,
+               largest: float | None = None) -> None:
+    """Draw an image, a map over it, and the query pixel.
+
+    Args:
+        axes (Axes): Where to draw.
+        image (np.ndarray): RGB, ``(H, W, 3)``, uint8.
+        query (tuple[float, float], optional): Column and row.
+        weights (np.ndarray, optional): The map, enlarged to the image or to
+            what the model sees of it.
+        largest (float, optional): Weight of the brightest colour. Defaults
+            to None, that of this map.
+    """
     axes.imshow(image)
     if weights is not None:
         height, width = image.shape[:2]
@@ -139,6 +171,9 @@ def _draw_panel(axes: Axes, image: np.ndarray, query: tuple[float, float],
             weights,
             cmap='inferno',
             alpha=0.7,
+            vmin=None if largest is None else 0,
+            vmax=largest,
             extent=(-0.5, width - 0.5, height - 0.5, -0.5))
-    axes.plot(*query, '+', color='lime', markersize=10, markeredgewidth=2)
+    if query is not None:
+        axes.plot(*query, '+', color='lime', markersize=10, markeredgewidth=2)
     axes.set_axis_off()

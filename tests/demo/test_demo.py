@@ -90,6 +90,20 @@ def test_segmentation_demo_trains_and_reports(demo, monkeypatch, capsys):
     assert 'disentangled non-local head: mIoU' in out
 
 
+def test_video_demo_trains_and_reports(demo, monkeypatch, capsys):
+    monkeypatch.setattr(
+        demo.video, 'generate_dataset',
+        partial(demo.video.generate_dataset, num_train=16, num_val=8))
+    shorten(demo, monkeypatch, demo.VIDEO_CONFIGS, ONE_EPOCH)
+    demo.demonstrate_video([3])
+    out = capsys.readouterr().out
+    assert_reported(demo.VIDEO_CONFIGS, Path('work_dirs/demo_video'), out,
+                    ('curves.png', 'attention.png'))
+    assert out.count('Epoch(train) [1][1/1]') == 2
+    assert out.count('acc/top1: ') == 2
+    assert '+ DisentangledNonLocal3d: top-1' in out
+
+
 def test_failed_training_ends_the_demo_with_its_own_words(demo):
     with pytest.raises(SystemExit, match="no config 'missing.py'"):
         demo.train('missing.py', 0, Path('work_dirs/demo/missing/seed0'))

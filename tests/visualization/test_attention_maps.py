@@ -69,7 +69,7 @@ def test_picture_has_a_row_per_query_and_a_panel_per_map(
         drawn.append(axes)
         panels.append(args)
 
-    monkeypatch.setattr(drawing, '_draw_panel', draw_panel)
+    monkeypatch.setattr(drawing, 'draw_panel', draw_panel)
     models = {'NL': detector('-nl-c3'), 'DNL': detector('-dnl-c3')}
     drawing.draw_attention(models, queries, tmp_path / 'attention.png')
     assert [query for _, query, _ in panels] == [

@@ -1,0 +1,91 @@
+"""Attention of a recognizer's block, over the frames of a video."""
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmaction.apis import init_recognizer
+from mmengine.config import Config
+from PIL import Image
+
+from nl_plugins import NonLocal3d
+from nl_plugins.demo import video
+from nl_plugins.errors import OptionError
+from nl_plugins.visualization import clips
+
+CONFIGS = Path(__file__).parents[2] / 'configs' / 'demo'
+
+
+def recognizer(name):
+    return init_recognizer(
+        str(CONFIGS / f'c2d_r18-2stages{name}_demo.py'), device='cpu')
+
+
+@pytest.fixture(scope='module')
+def queries(tmp_path_factory):
+    root = tmp_path_factory.mktemp('dataset')
+    video.generate_dataset(root, 8, 8)
+    return video.find_queries(root)
+
+
+def peak_at(size, *position):
+    weights = torch.zeros(size)
+    weights[position] = 1
+    return weights
+
+
+def test_maps_belong_to_the_query_in_the_last_frame(queries, monkeypatch):
+    asked = []
+
+    def attention_weights(block, x, positions):
+        asked.append((tuple(x.shape), positions.tolist()))
+        return peak_at((4, 8, 16), 1, 3, 5)[None, None], peak_at(
+            (4, 8, 16), 0, 7, 15)[None]
+
+    monkeypatch.setattr(NonLocal3d, 'attention_weights', attention_weights)
+    frames, maps = clips.clip_attention(
+        recognizer('-nl-c3'), queries[0][0], (100.0, 50.0))
+    # stride 8: row 50 // 8, column 100 // 8
+    assert asked == [((1, 32, 4, 8, 16), [[3, 6, 12]])]
+    assert frames.shape == (4, video.HEIGHT, video.WIDTH, 3)
+    for name, (t, row, column) in (('pairwise', (1, 3, 5)), ('unary',
+                                                             (0, 7, 15))):
+        weights = maps[name]
+        assert weights.shape == frames.shape[:3]
+        peak = np.unravel_index(weights.argmax(), weights.shape)
+        assert (peak[0], peak[1] // 8, peak[2] // 8) == (t, row, column)
+
+
+def test_frames_that_a_2d_backbone_has_in_its_batch(queries, tmp_path):
+    cfg = Config.fromfile(CONFIGS / 'c2d_r18-2stages_demo.py')
+    cfg.model.backbone = dict(
+        type='nl_plugins.WithBlocks', base='mmaction.C2D', depth=18,
+        blocks=[
+            dict(type='nl_plugins.NonLocal3d', num_frames=2,
+                 after='layer3.0')])
+    cfg.model.cls_head.in_channels = 512
+    model = init_recognizer(cfg, device='cpu')
+    frames, maps = clips.clip_attention(model, *queries[0])
+    assert maps['pairwise'].shape == frames.shape[:3] == (4, 64, 128)
+
+
+def test_a_pixel_outside_is_named(queries):
+    with pytest.raises(OptionError, match=r'\(128, 3\) is no pixel.*128 x 64'):
+        clips.clip_attention(recognizer('-nl-c3'), queries[0][0], (128, 3))
+
+
+def test_picture_has_a_strip_per_query_and_term(
+        queries, tmp_path, monkeypatch):
+    panels = []
+    monkeypatch.setattr(clips, 'draw_panel', lambda *args: panels.append(args))
+    models = dict(NL=recognizer('-nl-c3'), DNL=recognizer('-dnl-c3'))
+    clips.draw_clip_attention(models, queries, tmp_path / 'strips.png')
+    # input, NL pairwise, DNL pairwise and unary, of four frames each
+    assert len(panels) == 2 * 4 * 4
+    marked = [query for _, _, query, *_ in panels]
+    assert marked == [
+        None if t < 3 else query for _, query in queries for _ in range(4)
+        for t in range(4)
+    ]
+    with Image.open(tmp_path / 'strips.png') as image:
+        assert image.format == 'PNG'

@@ -1,0 +1,51 @@
+"""Parameters and FLOPs of models, beside those of the first one."""
+import argparse
+
+from terminaltables import GithubFlavoredMarkdownTable
+
+from nl_plugins import command_line, loading
+from nl_plugins.analysis import measure_complexity
+
+
+def sizes(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.lower().split('x'))
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        'configs',
+        nargs='+',
+        metavar='CONFIG',
+        help='paths or names of configs; the first one is the baseline')
+    parser.add_argument(
+        '--shape',
+        type=sizes,
+        metavar='[Tx]HxW',
+        help='size of the input (default: the clips or crops of training, '
+        '800x1280 for detection)')
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    rows = [['config', 'input', 'parameters', 'ratio', 'FLOPs', 'ratio']]
+    with command_line.clear_errors():
+        first = None
+        for name in args.configs:
+            found = measure_complexity(
+                loading.load_config(name), args.shape)
+            first = first or found
+            rows.append([
+                name.rpartition('/')[2].removesuffix('.py'),
+                ' x '.join(map(str, found.shape)),
+                f'{found.parameters / 1e6:.1f} M',
+                f'{found.parameters / first.parameters:.2f}x',
+                f'{found.flops / 1e9:.1f} G',
+                f'{found.flops / first.flops:.2f}x',
+            ])
+    print(GithubFlavoredMarkdownTable(rows).table)
+
+
+if __name__ == '__main__':
+    main()
