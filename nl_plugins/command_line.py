@@ -61,4 +61,7 @@ def clear_errors() -> Iterator[None]:
             # A launcher ends all processes when the first one is gone.
             time.sleep(10)
             sys.exit(1)
-        sys.exit(f'error: {error}')
+        message = str(error)
+        if message.startswith('Caught '):  # with the traceback of a worker
+            message = message.rpartition(f'{type(error).__name__}: ')[2]
+        sys.exit(f'error: {message.strip()}')

@@ -10,6 +10,9 @@ release                defect
 =====================  ====================================================
 mmaction2 1.2.0        the wheel lacks ``mmaction.models.localizers.drn``,
                        which ``mmaction.models`` imports
+mmaction2 1.2.0        a video that cannot be read ends the run without
+                       being named; healed by :func:`name_videos`, which
+                       imports the toolbox
 mmengine 0.10.7        ``torch.load`` of PyTorch >= 2.6 refuses the types
                        that its own checkpoints hold
 mmengine 0.10.7        every launcher calls ``torch.cuda.set_device``, and
@@ -51,7 +54,7 @@ from mmengine.utils import digit_version
 from torch import nn
 
 from .complexity import FLOP_HANDLES
-from .errors import CheckpointReadError
+from .errors import CheckpointReadError, VideoReadError
 
 
 @functools.cache
@@ -104,6 +107,34 @@ class _DRN(nn.Module):
             "the installed mmaction2 lacks 'mmaction.models.localizers.drn' "
             '(the wheel of 1.2.0 was built without it), so DRN cannot be '
             "used: install mmaction2 from its repository, tag 'v1.2.0'")
+
+
+# mmaction2: which video it was --------------------------------------------
+
+
+@functools.cache
+def name_videos() -> None:
+    """Let MMAction2's datasets name the video that cannot be read."""
+    from mmaction.datasets import BaseActionDataset
+    BaseActionDataset.prepare_data = _name_video(
+        BaseActionDataset.prepare_data)
+
+
+def _name_video(prepare: Callable) -> Callable:
+
+    @functools.wraps(prepare)
+    def prepare_data(self, idx):
+        try:
+            return prepare(self, idx)
+        except Exception as error:  # whatever a decoder may raise
+            info = self.get_data_info(idx)
+            name = info.get('filename') or info.get('frame_dir')
+            reason = str(error).strip().splitlines() or [repr(error)]
+            raise VideoReadError(
+                f'{name} of {self.ann_file} cannot be read: '
+                f'{reason[-1]}') from error
+
+    return prepare_data
 
 
 # mmengine: its own checkpoints under torch.load(weights_only=True) ---------

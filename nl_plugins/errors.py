@@ -21,6 +21,10 @@ class DatasetNotFoundError(RunError, FileNotFoundError):
     """A folder or annotation file of a dataset does not exist."""
 
 
+class VideoReadError(RunError, OSError):
+    """A video of a dataset cannot be read."""
+
+
 class CheckpointNotFoundError(RunError, FileNotFoundError):
     """There is no such checkpoint."""
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
 
+from .compat import name_videos
 from .errors import ConfigNotFoundError, ToolboxNotInstalledError
 
 # The toolboxes that this project is for, with the extra that brings them.
@@ -130,6 +131,8 @@ def _import_toolbox(scope: str | None) -> None:
         raise ToolboxNotInstalledError(
             f'the config needs {scope}, which cannot be imported: {error}. '
             f'{_how_to_install(scope)}') from error
+    if scope == 'mmaction':
+        name_videos()
     if scope == 'mmdet':
         # As its tools do: fewer repeated compilations with torch.compile.
         utils.setup_cache_size_limit_of_dynamo()

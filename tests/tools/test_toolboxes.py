@@ -182,3 +182,63 @@ def test_video(videos):
     assert [len(p['pred_score']) for p in predictions] == [2, 2]
     metrics, = videos.glob('tested/*/*.json')
     assert 'acc/top1' in json.loads(metrics.read_text())
+
+
+VIDEO_FILES = f"""
+_base_ = {str(TOOLS.parent / 'configs/demo/c2d_r18-2stages-nl-c3_demo.py')!r}
+views = [
+    dict(type='DecordInit'),
+    dict(type='SampleFrames', clip_len=4, frame_interval=1, num_clips=10,
+         test_mode=True),
+    dict(type='DecordDecode'),
+    dict(type='Resize', scale=(-1, 32)),
+    dict(type='ThreeCrop', crop_size=32),
+    dict(type='FormatShape', input_format='NCTHW'),
+    dict(type='PackActionInputs')
+]
+data = dict(ann_file='videos.txt', data_prefix=dict(video='.'))
+train_dataloader = dict(batch_size=2, dataset=data)
+val_dataloader = dict(batch_size=2, dataset=data)
+test_dataloader = dict(batch_size=1, dataset=dict(pipeline=views, **data))
+train_cfg = dict(max_epochs=1)
+default_hooks = dict(checkpoint=dict(interval=1))
+"""
+
+
+@pytest.fixture
+def video_files(tmp_path) -> Path:
+    """Four MP4 files, one of them shorter than a clip, and their config."""
+    (tmp_path / 'config.py').write_text(VIDEO_FILES)
+    lines = []
+    for name, length in (('a', 20), ('b', 20), ('short', 2), ('c', 20)):
+        writer = cv2.VideoWriter(
+            f'{tmp_path}/{name}.mp4', cv2.VideoWriter_fourcc(*'mp4v'), 8,
+            (64, 48))
+        for _ in range(length):
+            writer.write(noise((48, 64, 3)))
+        writer.release()
+        lines.append(f'{name}.mp4 {len(lines) % 2}\n')
+    (tmp_path / 'videos.txt').write_text(''.join(lines))
+    return tmp_path
+
+
+def test_video_files_with_clips_and_crops(video_files):
+    run_tool(video_files, 'train.py')
+    run_tool(video_files, 'test.py', 'work_dirs/config/epoch_1.pth', '--out',
+             'predictions.pkl')
+    predictions = pickle.loads((video_files / 'predictions.pkl').read_bytes())
+    assert len(predictions) == 4
+    scores = np.array([sample['pred_score'] for sample in predictions])
+    np.testing.assert_allclose(scores.sum(axis=1), 1, rtol=1e-5)
+
+
+def test_a_corrupt_video_is_named(video_files):
+    whole = (video_files / 'b.mp4').read_bytes()
+    (video_files / 'b.mp4').write_bytes(whole[:100])
+    process = subprocess.run(
+        [sys.executable, TOOLS / 'train.py', 'config.py'],
+        cwd=video_files, capture_output=True, text=True)
+    assert process.returncode == 1
+    error = process.stderr.splitlines()[-1]
+    assert error.startswith('error: ') and 'Traceback' not in process.stderr
+    assert 'b.mp4 of videos.txt cannot be read: ' in error
