@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from reference import relative_error
 
@@ -49,14 +50,18 @@ MODEL = dict(
 
 @pytest.fixture(params=['batch norm', 'affine'])
 def blobs(request):
-    """What a file of the release holds, with four channels for 64."""
+    """What a file of the release's I3D holds, with four channels for 64."""
+    return draw_blobs(request.param, WIDTH, 5, INFLATED)
+
+
+def draw_blobs(kind, width, kernel, inflate):
     rng = np.random.default_rng(0)
     found = {}
 
     def norm(name, channels):
         found[f'{name}_s'] = rng.uniform(.5, 1.5, channels)
         found[f'{name}_b'] = rng.normal(0, .1, channels)
-        if request.param == 'batch norm':
+        if kind == 'batch norm':
             found[f'{name}_rm'] = rng.normal(0, .1, channels)
             found[f'{name}_riv'] = rng.uniform(.5, 1.5, channels)
 
@@ -64,23 +69,22 @@ def blobs(request):
         found[f'{name}_w'] = rng.normal(
             0, (channels * np.prod(kernel))**-.5, (out, channels, *kernel))
 
-    convolution('conv1', WIDTH, 3, 5, 7, 7)
-    norm('res_conv1_bn', WIDTH)
-    channels = WIDTH
-    for stage, (number, inflated) in enumerate(zip(BLOCKS, INFLATED)):
-        inner = WIDTH * 2**stage
+    convolution('conv1', width, 3, kernel, 7, 7)
+    norm('res_conv1_bn', width)
+    channels = width
+    for stage, (number, inflated) in enumerate(zip(BLOCKS, inflate)):
+        inner = width * 2**stage
         for block in range(number):
             name = f'res{stage + 2}_{block}'
             if block == 0:
                 convolution(f'{name}_branch1', 4 * inner, channels, 1, 1, 1)
                 norm(f'{name}_branch1_bn', 4 * inner)
-            kernel = 3 if inflated[block] else 1
-            convolution(f'{name}_branch2a', inner, channels, kernel, 1, 1)
+            convolution(f'{name}_branch2a', inner, channels,
+                        3 if inflated[block] else 1, 1, 1)
             convolution(f'{name}_branch2b', inner, inner, 1, 3, 3)
             convolution(f'{name}_branch2c', 4 * inner, inner, 1, 1, 1)
-            for branch, width in (('a', inner), ('b', inner), ('c',
-                                                               4 * inner)):
-                norm(f'{name}_branch2{branch}_bn', width)
+            for branch, out in (('a', inner), ('b', inner), ('c', 4 * inner)):
+                norm(f'{name}_branch2{branch}_bn', out)
             channels = 4 * inner
             name = f'nonlocal_conv{stage + 2}_{block}'
             if name[9:] in NON_LOCAL:
@@ -103,8 +107,12 @@ def blobs(request):
     }
 
 
-def forward(blobs, x):
-    """The network of the release, in float64, from the names alone."""
+def forward(blobs, x, stride=1, padding=0):
+    """The network of the release, in float64, from the names alone.
+
+    With the stride in time of its first layer, and a padding of the pooling
+    after it.
+    """
     blobs = {
         name: torch.tensor(value, dtype=torch.float64)
         for name, value in blobs.items()
@@ -124,9 +132,8 @@ def forward(blobs, x):
         return F.conv3d(x, weight, blobs.get(f'{name}_b'), stride or 1,
                         padding)
 
-    # MMAction2 pads this pooling, the release does not.
-    x = norm(convolve(x, 'conv1', 2, 2, 2), 'res_conv1_bn').relu()
-    x = F.max_pool3d(x, (1, 3, 3), (2, 2, 2), (0, 1, 1))
+    x = norm(convolve(x, 'conv1', stride, 2, 2), 'res_conv1_bn').relu()
+    x = F.max_pool3d(x, (1, 3, 3), (stride, 2, 2), (0, padding, padding))
     for stage, number in enumerate(BLOCKS, start=2):
         for block in range(number):
             name = f'res{stage}_{block}'
@@ -173,6 +180,26 @@ def test_recognizer_computes_what_the_release_does(blobs, tmp_path):
     model = recognizer()
     convert(state_dict, model)
     x = torch.randn(2, 3, 16, 64, 64)
+    with torch.no_grad():
+        scores = model.cls_head(model.backbone(x))
+    # MMAction2 pads this pooling, the release does not.
+    expected = forward(blobs, x.double(), stride=2, padding=1)
+    assert relative_error(scores, expected) < 1e-5
+
+
+def test_c2d_in_two_dimensions():
+    # As it is: MMAction2's C2D has the pooling of the release.
+    blobs = draw_blobs('batch norm', 64, 1, [[0] * n for n in BLOCKS])
+    init_default_scope('mmaction')
+    cfg = Config.fromfile(
+        Path(__file__).parents[1] / 'configs/c2d' /
+        'c2d_r50-in1k-pre-nl-5blocks_8xb32-8x8x1-100e_kinetics400-rgb.py')
+    cfg.model.cls_head.num_classes = 5
+    model = MODELS.build(cfg.model)
+    model.train(False)
+    del blobs['lr'], blobs['model_iter'], blobs['pred_w_momentum']
+    convert(caffe2.convert_blobs(blobs), model)
+    x = torch.randn(1, 3, 8, 64, 64)
     with torch.no_grad():
         scores = model.cls_head(model.backbone(x))
     assert relative_error(scores, forward(blobs, x.double())) < 1e-5
