@@ -59,6 +59,13 @@ def measure_complexity(cfg: Config,
         x = x.unsqueeze(1)
         if cfg.model.type == 'Recognizer2D':
             x = x[:, 0].transpose(1, 2)
+    if cfg.default_scope == 'mmdet':
+        from mmdet.structures import DetDataSample
+        sizes = ('img_shape', 'ori_shape', 'pad_shape', 'batch_input_shape')
+        sample = DetDataSample(
+            metainfo=dict.fromkeys(sizes, shape)
+            | dict(img_id=0, scale_factor=(1., 1.)))
+        options['data_samples'] = [sample]
     with torch.no_grad():
         flops = get_model_complexity_info(
             _Forward(model, options), inputs=(x, ), show_table=False,

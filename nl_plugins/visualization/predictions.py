@@ -93,12 +93,12 @@ def draw_predictions(models: Mapping[str, nn.Module], samples: Sequence[int],
                  + .4),
         layout='constrained')
     grid = figure.subplots(len(rows), columns, squeeze=False)
+    for (title, _), axes in zip(rows[0], grid[0]):
+        axes.set_title(title, fontsize=9)
     for panels, line in zip(rows, grid):
-        for (title, pixels), axes in zip(panels, line):
+        for (_, pixels), axes in zip(panels, line):
             axes.imshow(pixels)
             axes.set_axis_off()
-            if line is grid[0]:
-                axes.set_title(title, fontsize=9)
     figure.legend(
         handles=[
             Patch(color=palette[i] / 255, label=name)

@@ -53,7 +53,11 @@ def test_panels_hold_image_truth_and_each_prediction(
         torch.nn.init.zeros_(scores.weight)
         torch.nn.init.zeros_(scores.bias)
         scores.bias.data[label] = 1
+    titles = []
+    monkeypatch.setattr('matplotlib.axes.Axes.set_title',
+                        lambda axes, text, **kwargs: titles.append(text))
     predictions.draw_predictions(models, [1, 0], tmp_path / 'out.png')
+    assert titles == ['input', 'ground truth', 'a', 'b']
     dataset = predictions.dataset_of(models['a'])
     palette = dataset.metainfo['palette']
     assert len(shown) == 2 * 4

@@ -1,0 +1,95 @@
+"""Parameters and FLOPs of whole models."""
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+from nl_plugins.analysis import measure_complexity
+from nl_plugins.errors import OptionError
+
+ROOT = Path(__file__).parents[1]
+DEMO = ROOT / 'configs/demo'
+
+
+def difference(baseline, config, shape):
+    """What a config costs beyond its baseline."""
+    found = []
+    for name in baseline, config:
+        cfg = Config.fromfile(DEMO / name)
+        if 'test_cfg' in cfg.model and 'rpn' in cfg.model.test_cfg:
+            # as many proposals, whatever the weights
+            cfg.model.test_cfg.rpn.max_per_img = 1
+        found.append(measure_complexity(cfg, shape))
+    first, second = found
+    assert first.shape == second.shape
+    return (second.parameters - first.parameters, second.flops - first.flops,
+            first.shape)
+
+
+@pytest.mark.parametrize('axes, frames, places', [
+    ('', 1, 4 * 8 * 16), ('-space', 4, 8 * 16), ('-time', 8 * 16, 4)])
+def test_a_block_in_a_recognizer(axes, frames, places):
+    # 4 frames of 64 x 128 at stride 8; 32 channels, 16 of them inside
+    parameters, flops, _ = difference(
+        'c2d_r18-2stages_demo.py', f'c2d_r18-2stages-nl-c3{axes}_demo.py',
+        (4, 64, 128))
+    assert parameters == 4 * 32 * 16 + 3 * 16 + 32
+    positions = 4 * 8 * 16
+    assert flops == (
+        4 * positions * 32 * 16 + 2 * frames * places**2 * 16)
+
+
+def test_a_head_of_a_segmentor():
+    parameters, flops, shape = difference(
+        'fcn_r18-2stages_demo.py', 'nonlocal_r18-2stages_demo.py', None)
+    assert shape == (96, 192)  # that of the config
+    # 64 channels, 32 of them inside; the output layer's norm has its own
+    assert parameters == 4 * 64 * 32 + 3 * 32 + 2 * 64
+    positions = 12 * 24
+    block = 4 * positions * 64 * 32 + 2 * positions**2 * 32
+    norm = flops - block
+    assert 0 < norm <= 4 * positions * 64
+
+
+def test_a_block_in_a_detector():
+    parameters, flops, shape = difference(
+        'mask-rcnn_r18-2stages_fpn_demo.py',
+        'mask-rcnn_r18-2stages-nl-c3_fpn_demo.py', (96, 192))
+    assert parameters == 4 * 64 * 32 + 3 * 32 + 64
+    positions = 12 * 24
+    assert flops == 4 * positions * 64 * 32 + 2 * positions**2 * 32
+
+
+def test_the_input_is_that_of_training():
+    name = 'c2d_r50-in1k-pre-nl-c4_8xb32-8x8x1-100e_kinetics400-rgb.py'
+    cfg = Config.fromfile(ROOT / 'configs/c2d' / name)
+    assert measure_complexity(cfg).shape == (8, 224, 224)
+
+
+def test_a_wrong_number_of_sizes_is_named():
+    cfg = Config.fromfile(DEMO / 'fcn_r18-2stages_demo.py')
+    with pytest.raises(OptionError, match='has 2 sizes, such as 96x192, but '
+                       'got 4x64x64'):
+        measure_complexity(cfg, (4, 64, 64))
+
+
+def test_tool_prints_a_table(monkeypatch, capsys):
+    path = ROOT / 'tools' / 'complexity.py'
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    configs = [
+        str(DEMO / f'{name}_r18-2stages_demo.py')
+        for name in ('fcn', 'nonlocal')
+    ]
+    monkeypatch.setattr(
+        sys, 'argv', ['complexity.py', *configs, '--shape', '64x64'])
+    tool.main()
+    rows = [[cell.strip() for cell in line.split('|')[1:-1]]
+            for line in capsys.readouterr().out.splitlines()
+            if line.startswith('| fcn') or line.startswith('| nonlocal')]
+    assert [row[0] for row in rows] == [Path(c).stem for c in configs]
+    assert rows[0][1:] == ['64 x 64', '0.3 M', '1.00x', rows[0][4], '1.00x']
+    assert float(rows[1][3][:-1]) == pytest.approx(273331 / 264915, abs=.01)
