@@ -91,5 +91,6 @@ def test_tool_prints_a_table(monkeypatch, capsys):
             for line in capsys.readouterr().out.splitlines()
             if line.startswith('| fcn') or line.startswith('| nonlocal')]
     assert [row[0] for row in rows] == [Path(c).stem for c in configs]
-    assert rows[0][1:] == ['64 x 64', '0.3 M', '1.00x', rows[0][4], '1.00x']
+    assert rows[0][1:] == ['64 x 64', '0.265 M', '1.00x', rows[0][4],
+                           '1.00x']
     assert float(rows[1][3][:-1]) == pytest.approx(273331 / 264915, abs=.01)

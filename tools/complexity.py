@@ -39,9 +39,9 @@ def main() -> None:
             rows.append([
                 name.rpartition('/')[2].removesuffix('.py'),
                 ' x '.join(map(str, found.shape)),
-                f'{found.parameters / 1e6:.1f} M',
+                f'{found.parameters / 1e6:.3g} M',
                 f'{found.parameters / first.parameters:.2f}x',
-                f'{found.flops / 1e9:.1f} G',
+                f'{found.flops / 1e9:.3g} G',
                 f'{found.flops / first.flops:.2f}x',
             ])
     print(GithubFlavoredMarkdownTable(rows).table)
