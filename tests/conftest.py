@@ -1,5 +1,7 @@
 """Fixtures of several files."""
+import importlib.util
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -14,6 +16,20 @@ from nl_plugins import engine, loading
 def seed():
     """Every test starts from the same random numbers."""
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def load_tool():
+    """Imports one of the tools, which are no package."""
+
+    def load(name: str) -> ModuleType:
+        path = Path(__file__).parents[1] / 'tools' / f'{name}.py'
+        spec = importlib.util.spec_from_file_location(name, path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
 
 
 @pytest.fixture

@@ -1,5 +1,4 @@
 """Parameters and FLOPs of whole models."""
-import importlib.util
 import sys
 from pathlib import Path
 
@@ -75,11 +74,8 @@ def test_a_wrong_number_of_sizes_is_named():
         measure_complexity(cfg, (4, 64, 64))
 
 
-def test_tool_prints_a_table(monkeypatch, capsys):
-    path = ROOT / 'tools' / 'complexity.py'
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
+def test_tool_prints_a_table(load_tool, monkeypatch, capsys):
+    tool = load_tool('complexity')
     configs = [
         str(DEMO / f'{name}_r18-2stages_demo.py')
         for name in ('fcn', 'nonlocal')

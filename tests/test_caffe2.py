@@ -2,7 +2,6 @@
 
 The arrays are random; what they compute is written out from the names.
 """
-import importlib.util
 import pickle
 import sys
 from pathlib import Path
@@ -205,19 +204,17 @@ def test_c2d_in_two_dimensions():
     assert relative_error(scores, forward(blobs, x.double())) < 1e-5
 
 
-def test_tool_converts_a_file(blobs, tmp_path, monkeypatch, capsys):
+def test_tool_converts_a_file(blobs, load_tool, tmp_path, monkeypatch,
+                              capsys):
     (tmp_path / 'model.pkl').write_bytes(pickle.dumps(blobs, protocol=2))
     (tmp_path / 'config.py').write_text(
         "default_scope = 'mmaction'\n"
         "custom_imports = dict(imports=['nl_plugins'])\n"
         f'model = {MODEL!r}\n')
-    path = Path(__file__).parents[1] / 'tools' / 'convert_checkpoint.py'
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
+    tool = load_tool('convert_checkpoint')
     monkeypatch.setattr(sys, 'argv', [
-        path.name, f'{tmp_path}/model.pkl', f'{tmp_path}/config.py',
-        f'{tmp_path}/new/model.pth'
+        'convert_checkpoint.py', f'{tmp_path}/model.pkl',
+        f'{tmp_path}/config.py', f'{tmp_path}/new/model.pth'
     ])
     tool.main()
     assert 'new/model.pth' in capsys.readouterr().out
@@ -230,7 +227,9 @@ def test_tool_converts_a_file(blobs, tmp_path, monkeypatch, capsys):
         torch.equal(saved[key], value)
         for key, value in model.state_dict().items())
     monkeypatch.setattr(sys, 'argv', [
-        path.name, f'{tmp_path}/nothing.pkl', f'{tmp_path}/config.py', 'out'])
+        'convert_checkpoint.py', f'{tmp_path}/nothing.pkl',
+        f'{tmp_path}/config.py', 'out'
+    ])
     with pytest.raises(SystemExit, match='there is no checkpoint'):
         tool.main()
 

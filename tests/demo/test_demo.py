@@ -1,5 +1,4 @@
 """tools/demo.py, from generated data to table and pictures."""
-import importlib.util
 import sys
 from functools import partial
 from pathlib import Path
@@ -25,16 +24,12 @@ default_hooks = dict(
 
 
 @pytest.fixture
-def demo(tmp_path, monkeypatch):
+def demo(load_tool, tmp_path, monkeypatch):
     """The tool, in a folder of its own that has the repository's files."""
     for name in ('configs', 'tools'):
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
-    spec = importlib.util.spec_from_file_location('demo',
-                                                  ROOT / 'tools' / 'demo.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool('demo')
 
 
 def shorten(demo, monkeypatch, configs, options):

@@ -1,5 +1,4 @@
 """Label maps of several segmentors, side by side."""
-import importlib.util
 import sys
 from pathlib import Path
 
@@ -95,12 +94,8 @@ def test_models_of_other_classes_are_refused(config, tmp_path):
 
 
 @pytest.fixture
-def tool():
-    path = ROOT / 'tools' / 'visualize_segmentation.py'
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def tool(load_tool):
+    return load_tool('visualize_segmentation')
 
 
 @pytest.fixture
