@@ -9,6 +9,7 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 
 from .errors import OptionError
+from .loading import toolbox
 
 
 class Complexity(NamedTuple):
@@ -40,26 +41,27 @@ def measure_complexity(cfg: Config,
         Complexity: What it costs.
 
     Raises:
-        OptionError: If the config's input has another number of sizes.
+        OptionError: If the config's input has another number of sizes, or
+            the config does not say what it is.
     """
-    default = _input_shape(cfg)
-    shape = default if shape is None else shape
-    if len(shape) != len(default):
-        raise OptionError(
-            f'the input of {cfg.filename} has {len(default)} sizes, such as '
-            f'{"x".join(map(str, default))}, but got '
-            f'{"x".join(map(str, shape))}')
-    init_default_scope(cfg.default_scope)
+    scope = toolbox(cfg)
+    if shape is None:
+        shape = _input_shape(cfg, scope)
+    sizes = 'TxHxW' if scope == 'mmaction' else 'HxW'
+    if len(shape) != sizes.count('x') + 1:
+        raise OptionError(f'the input of {cfg.filename} is {sizes}, but got '
+                          f'{"x".join(map(str, shape))}')
+    init_default_scope(scope)
     model = revert_sync_batchnorm(MODELS.build(cfg.model)).eval()
     x = torch.zeros(1, 3, *shape)
     options = dict(mode='tensor')
-    if cfg.default_scope == 'mmaction':
+    if scope == 'mmaction':
         options['stage'] = 'head'
         # clips (views) of one video, or the frames of a 2D recognizer
         x = x.unsqueeze(1)
         if cfg.model.type == 'Recognizer2D':
             x = x[:, 0].transpose(1, 2)
-    if cfg.default_scope == 'mmdet':
+    if scope == 'mmdet':
         from mmdet.structures import DetDataSample
         sizes = ('img_shape', 'ori_shape', 'pad_shape', 'batch_input_shape')
         sample = DetDataSample(
@@ -86,13 +88,33 @@ class _Forward(nn.Module):
         return self.model(x, **self.options)
 
 
-def _input_shape(cfg: Config) -> tuple[int, ...]:
-    if cfg.default_scope == 'mmaction':
-        pipeline = cfg.train_dataloader.dataset.pipeline
-        sampling = next(t for t in pipeline if 'clip_len' in t)
-        crops = [t['scale'] for t in pipeline if t['type'] == 'Resize']
-        frames = max(sampling.clip_len, sampling.num_clips)
-        return frames, *(crops[-1] if crops else (224, 224))
-    if cfg.default_scope == 'mmseg':
-        return tuple(cfg.model.data_preprocessor.size)
+def _input_shape(cfg: Config, scope: str | None) -> tuple[int, ...]:
+    """What a model is trained on, or tested if there is no training."""
+    try:
+        if scope == 'mmaction':
+            dataset = (cfg.get('train_dataloader')
+                       or cfg.test_dataloader).dataset
+            while 'pipeline' not in dataset:  # a wrapper
+                dataset = dataset.dataset
+            sampling = next(t for t in dataset.pipeline if 'clip_len' in t)
+            frames = max(sampling.clip_len, sampling.get('num_clips', 1))
+            return frames, *_crop(dataset.pipeline)
+        if scope == 'mmseg':
+            return tuple(cfg.model.data_preprocessor.size)
+    except (AttributeError, KeyError, StopIteration) as error:
+        raise OptionError(
+            f'{cfg.filename} does not say the size of its input: give it as '
+            '--shape') from error
     return 800, 1280
+
+
+def _crop(pipeline: list[dict]) -> tuple[int, int]:
+    """Height and width of what a pipeline of videos returns."""
+    for transform in reversed(pipeline):
+        width, height = transform.get('scale', (-1, -1))
+        if height > 0 and width > 0:
+            return height, width
+        for key in 'crop_size', 'input_size', 'size':
+            if isinstance(transform.get(key), int):
+                return transform[key], transform[key]
+    raise KeyError('size')

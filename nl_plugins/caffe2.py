@@ -20,7 +20,7 @@ _NORM = dict(s='weight', b='bias', rm='running_mean', riv='running_var')
 _BRANCHES = dict(
     branch1='downsample', branch2a='conv1', branch2b='conv2', branch2c='conv3')
 #: What a training leaves beside the parameters.
-_OTHER = re.compile(r'.*_momentum|lr|model_iter|weight_decay(_bn)?|ONE')
+_OTHER = re.compile(r'.*_momentum|lr|epoch|model_iter|weight_decay(_bn)?|ONE')
 
 
 def read_blobs(path: str | Path) -> dict[str, np.ndarray]:
@@ -44,7 +44,7 @@ def read_blobs(path: str | Path) -> dict[str, np.ndarray]:
             for name, value in blobs.items() if not _OTHER.fullmatch(name)
         }
     except (pickle.UnpicklingError, EOFError, AttributeError, ValueError,
-            IndexError, KeyError) as error:
+            IndexError, KeyError, TypeError) as error:
         raise CheckpointReadError(
             f'{path} is no pickled dict of arrays: {error}') from error
 

@@ -126,13 +126,15 @@ def _name_video(prepare: Callable) -> Callable:
     def prepare_data(self, idx):
         try:
             return prepare(self, idx)
+        except (AssertionError, AttributeError, KeyError, TypeError):
+            raise  # of the pipeline, not of a file
         except Exception as error:  # whatever a decoder may raise
             info = self.get_data_info(idx)
             name = info.get('filename') or info.get('frame_dir')
-            reason = str(error).strip().splitlines() or [repr(error)]
+            reason = str(error).strip().splitlines() or ['']
             raise VideoReadError(
                 f'{name} of {self.ann_file} cannot be read: '
-                f'{reason[-1]}') from error
+                f'{type(error).__name__}: {reason[-1]}') from error
 
     return prepare_data
 

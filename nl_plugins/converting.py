@@ -11,6 +11,14 @@ from .checks import check_fit
 from .errors import CheckpointMismatchError
 from .insertion import position_of
 
+#: ``eps`` of PyTorch's batch norms.
+_EPS = 1e-5
+#: What decides what a block computes, and what it is where a block has no
+#: such attribute.
+_OPTIONS = dict(
+    mode=None, use_scale=True, sub_sample=False, axes='spacetime',
+    group_size=None, num_heads=1, temperature=None, terms=None,
+    coupling=None, whiten=None)
 #: Blocks that were added to a module which runs without them.
 _CHILD = re.compile(r'non_local_block(?:_\d+)?')
 #: MMAction2's modules that wrap a layer put one of these into its keys.
@@ -27,15 +35,17 @@ def convert(state_dict: Mapping[str, Tensor], target: nn.Module,
     both, and :func:`nl_plugins.WithBlocks` can put it before a module or
     after another. Convolutions of one frame fit two dimensions and three. The
     norm of a block's output layer is folded into it where the target has
-    none. Parts of the target that the state dict has nothing of, such as the
-    classifier, are left out.
+    none, and one that does nothing is made where the source has none. Parts
+    of the target that the state dict has nothing of, such as the classifier,
+    are left out.
 
     Args:
         state_dict (Mapping[str, Tensor]): What is converted.
         target (nn.Module): The model that it is for; it loads the result.
         source (nn.Module, optional): The model that it comes from. Defaults
             to None: non-local blocks stand after the modules they belong to,
-            as upstream's do.
+            as upstream's do, and are taken to have the options of the
+            target's.
         name (str): Name of the state dict in messages.
         config (str): Name of the target in messages.
 
@@ -44,7 +54,8 @@ def convert(state_dict: Mapping[str, Tensor], target: nn.Module,
 
     Raises:
         CheckpointMismatchError: If the blocks of both models are not at the
-            same places, or the parameters do not fit.
+            same places or compute something else, or the parameters do not
+            fit.
     """
     theirs = _blocks_by_place(
         _find_blocks(source) if source else _blocks_in_keys(state_dict))
@@ -58,6 +69,10 @@ def convert(state_dict: Mapping[str, Tensor], target: nn.Module,
         f'{old}.': f'{new}.'
         for place in ours for old, new in zip(theirs[place], ours[place])
     }
+    if source:
+        for old, new in prefixes.items():
+            _check_options(source.get_submodule(old[:-1]),
+                           target.get_submodule(new[:-1]))
     expected = target.state_dict()
     plain = {_WRAPPERS.sub('', key): key for key in expected}
     converted = {}
@@ -70,14 +85,18 @@ def convert(state_dict: Mapping[str, Tensor], target: nn.Module,
         converted[key] = value
     for prefix in prefixes.values():
         layer = f'{prefix}conv_out.'
-        if f'{layer}bn.weight' in converted:
-            if f'{layer}bn.weight' in expected:
-                _fold_bias(converted, layer)
-            else:
-                _fold_norm(converted, layer)
+        if f'{layer}bn.weight' in expected:
+            _fold_bias(converted, layer)
+        elif f'{layer}bn.weight' in converted:
+            _fold_norm(converted, layer)
     for key, value in converted.items():
         if key in expected and _same_layer(value.shape, expected[key].shape):
             converted[key] = value.reshape(expected[key].shape)
+    if not expected.keys() & converted.keys():
+        raise CheckpointMismatchError(
+            f'{name} has nothing of {config}: its keys are such as '
+            f'{", ".join(list(converted)[:3]) or "none"}, those of the model '
+            f'{", ".join(list(expected)[:3])}')
     parts = {key.split('.')[0] for key in converted}
     others = {
         key: value
@@ -131,7 +150,7 @@ def _fold_norm(state_dict: dict[str, Tensor], layer: str) -> None:
         state_dict.pop(f'{layer}bn.{name}')
         for name in ('weight', 'bias', 'running_mean', 'running_var'))
     state_dict.pop(f'{layer}bn.num_batches_tracked', None)
-    scale = weight / (variance + 1e-5).sqrt()
+    scale = weight / (variance + _EPS).sqrt()
     conv = state_dict[f'{layer}conv.weight']
     state_dict[f'{layer}conv.weight'] = conv * scale.reshape(
         -1, *[1] * (conv.dim() - 1))
@@ -140,10 +159,37 @@ def _fold_norm(state_dict: dict[str, Tensor], layer: str) -> None:
 
 
 def _fold_bias(state_dict: dict[str, Tensor], layer: str) -> None:
-    """Leave out what the mean of the following batch norm takes away."""
-    bias = state_dict.pop(f'{layer}conv.bias', 0)
-    mean = state_dict[f'{layer}bn.running_mean']
-    state_dict[f'{layer}bn.running_mean'] = mean - bias
+    """Leave the bias before a batch norm to its mean.
+
+    Where there is no norm, make one that does nothing in evaluation.
+    """
+    bias = state_dict.pop(f'{layer}conv.bias', None)
+    weight = state_dict.get(f'{layer}conv.weight')
+    if weight is not None and f'{layer}bn.weight' not in state_dict:
+        ones = weight.new_ones(len(weight))
+        state_dict |= {
+            f'{layer}bn.weight': ones,
+            f'{layer}bn.bias': ones * 0,
+            f'{layer}bn.running_mean': ones * 0,
+            f'{layer}bn.running_var': ones * (1 - _EPS),
+        }
+    if bias is not None:
+        mean = state_dict[f'{layer}bn.running_mean']
+        state_dict[f'{layer}bn.running_mean'] = mean - bias
+
+
+def _check_options(source: nn.Module, target: nn.Module) -> None:
+    """Check that blocks compute the same with the same parameters."""
+    for option in _OPTIONS:
+        if option == 'use_scale' and target.mode != 'embedded_gaussian':
+            continue
+        theirs, ours = (
+            getattr(block, option, _OPTIONS[option])
+            for block in (source, target))
+        if theirs != ours:
+            raise CheckpointMismatchError(
+                f'{option} of the blocks is {theirs!r} in the source, but '
+                f'{ours!r} in the target')
 
 
 def _same_layer(shape: torch.Size, wanted: torch.Size) -> bool:

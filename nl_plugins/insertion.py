@@ -180,7 +180,7 @@ def _build(base: nn.Module, insertion: _Insertion,
         shape = _check_calls(calls, position, place)
     channels = shape[1] if shape else _own_channels(target, position)
     ndim = getattr(block_type, 'ndim', None)
-    if args.get('num_frames'):  # which are in the batch
+    if ndim and args.get('num_frames'):  # which are in the batch
         ndim -= 1
     if shape and ndim and len(shape) != ndim + 2:
         raise InsertionError(

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from nl_plugins.analysis import measure_complexity
+from nl_plugins.analysis import _input_shape, measure_complexity
 from nl_plugins.errors import OptionError
+from nl_plugins.loading import load_config
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / 'configs/demo'
@@ -61,16 +62,45 @@ def test_a_block_in_a_detector():
     assert flops == 4 * positions * 64 * 32 + 2 * positions**2 * 32
 
 
-def test_the_input_is_that_of_training():
-    name = 'c2d_r50-in1k-pre-nl-c4_8xb32-8x8x1-100e_kinetics400-rgb.py'
-    cfg = Config.fromfile(ROOT / 'configs/c2d' / name)
-    assert measure_complexity(cfg).shape == (8, 224, 224)
+def test_a_2d_recognizer_runs_all_its_frames():
+    # Twice the frames, twice the cost of everything but the classifier.
+    cfg = Config.fromfile(
+        ROOT / 'configs/tsm' /
+        'tsm_imagenet-pretrained-r50-nl-5blocks_8xb16-1x1x8-50e_'
+        'kinetics400-rgb.py')
+    del cfg.model.backbone['blocks']
+    cfg.model.backbone.type = cfg.model.backbone.pop('base')
+    one, two = (
+        measure_complexity(cfg, (frames, 32, 32)).flops
+        for frames in (8, 16))
+    assert two == pytest.approx(2 * one, rel=.01)
+
+
+@pytest.mark.parametrize('name, shape', [
+    ('c2d/c2d_r50-in1k-pre_8xb32-8x8x1-100e_kinetics400-rgb.py',
+     (8, 224, 224)),
+    ('tsm/tsm_imagenet-pretrained-r50_8xb16-1x1x8-50e_kinetics400-rgb.py',
+     (8, 224, 224)),
+    ('c3d/c3d_sports1m-pretrained_8xb30-16x1x1-45e_ucf101-rgb.py',
+     (16, 112, 112)),
+    ('uniformer/uniformer-base_imagenet1k-pre_16x4x1_kinetics400-rgb.py',
+     (16, 224, 224)),
+])
+def test_the_input_is_that_of_the_pipeline(name, shape):
+    cfg = load_config(f'mmaction::recognition/{name}')
+    assert _input_shape(cfg, 'mmaction') == shape
+
+
+def test_an_input_that_is_not_said_is_asked_for():
+    cfg = Config.fromfile(DEMO / 'fcn_r18-2stages_demo.py')
+    del cfg.model.data_preprocessor['size']
+    with pytest.raises(OptionError, match='give it as --shape'):
+        measure_complexity(cfg)
 
 
 def test_a_wrong_number_of_sizes_is_named():
     cfg = Config.fromfile(DEMO / 'fcn_r18-2stages_demo.py')
-    with pytest.raises(OptionError, match='has 2 sizes, such as 96x192, but '
-                       'got 4x64x64'):
+    with pytest.raises(OptionError, match='is HxW, but got 4x64x64'):
         measure_complexity(cfg, (4, 64, 64))
 
 

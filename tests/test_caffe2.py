@@ -2,7 +2,9 @@
 
 The arrays are random; what they compute is written out from the names.
 """
+import io
 import pickle
+import struct
 import sys
 from pathlib import Path
 
@@ -94,7 +96,8 @@ def draw_blobs(kind, width, kernel, inflate):
                         0, .1, channels // 2)
                 convolution(f'{name}_out', channels, channels // 2, 1, 1, 1)
                 found[f'{name}_out_b'] = rng.normal(0, .1, channels)
-                norm(f'{name}_bn', channels)
+                if kind == 'batch norm':
+                    norm(f'{name}_bn', channels)
     found['pred_w'] = rng.normal(0, .1, (5, channels, 1, 1, 1))
     found['pred_b'] = rng.normal(0, .1, 5)
     found |= dict(
@@ -158,11 +161,31 @@ def forward(blobs, x, stride=1, padding=0):
                 p = (theta.mT @ phi / theta.shape[1]**.5).softmax(2)
                 y = convolve((g @ p.mT).reshape(
                     *theta.shape[:2], *x.shape[2:]), f'{name}_out')
-                x = x + norm(y, f'{name}_bn')
+                x = x + (norm(y, f'{name}_bn') if f'{name}_bn_s' in blobs
+                         else y)
         if stage == 2:
             x = F.max_pool3d(x, (2, 1, 1))
     return F.conv3d(x.mean((2, 3, 4), keepdim=True), blobs['pred_w'],
                     blobs['pred_b']).flatten(1)
+
+
+class Python2Pickler(pickle._Pickler):
+    """Writes strings and bytes as Python 2 did, whose str was both."""
+    dispatch = dict(pickle._Pickler.dispatch)
+
+    def save_str(self, value):
+        if isinstance(value, str):
+            value = value.encode('latin1')
+        self.write(pickle.BINSTRING + struct.pack('<i', len(value)) + value)
+        self.memoize(value)
+
+    dispatch[str] = dispatch[bytes] = save_str
+
+
+def python2_pickle(content):
+    file = io.BytesIO()
+    Python2Pickler(file, protocol=2).dump(content)
+    return file.getvalue()
 
 
 def recognizer():
@@ -174,7 +197,7 @@ def recognizer():
 
 def test_recognizer_computes_what_the_release_does(blobs, tmp_path):
     path = tmp_path / 'model.pkl'
-    path.write_bytes(pickle.dumps(dict(blobs=blobs), protocol=2))
+    path.write_bytes(python2_pickle(dict(blobs=blobs)))
     state_dict = caffe2.convert_blobs(caffe2.read_blobs(path))
     model = recognizer()
     convert(state_dict, model)
@@ -206,7 +229,7 @@ def test_c2d_in_two_dimensions():
 
 def test_tool_converts_a_file(blobs, load_tool, tmp_path, monkeypatch,
                               capsys):
-    (tmp_path / 'model.pkl').write_bytes(pickle.dumps(blobs, protocol=2))
+    (tmp_path / 'model.pkl').write_bytes(python2_pickle(blobs))
     (tmp_path / 'config.py').write_text(
         "default_scope = 'mmaction'\n"
         "custom_imports = dict(imports=['nl_plugins'])\n"
@@ -247,6 +270,7 @@ class Evil:
 
 @pytest.mark.parametrize('content, message', [
     (pickle.dumps(dict(a=Evil())), 'it holds a builtins.print'),
+    (pickle.dumps({7: 8}), 'no pickled dict'),
     (pickle.dumps([1, 2]), 'no pickled dict'),
     (b'no pickle at all', 'no pickled dict'),
     (b'', 'no pickled dict'),

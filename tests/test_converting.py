@@ -99,6 +99,13 @@ def test_a_norm_is_folded_where_there_is_none():
     assert_same_outputs(target, source, torch.randn(1, 3, 4, 32, 32))
 
 
+def test_a_norm_that_does_nothing_is_made_where_there_was_none():
+    source = build(RESNET3D, dict(BLOCK, norm_cfg=None, after=PLACES))
+    target = upstream(RESNET3D)
+    convert(source.state_dict(), target)
+    assert_same_outputs(target, source, torch.randn(1, 3, 4, 32, 32))
+
+
 def test_heads_of_segmentation_keep_their_names():
     init_default_scope('mmseg')
     head = dict(in_channels=8, channels=8, num_classes=3, dropout_ratio=0)
@@ -142,3 +149,24 @@ def test_a_source_says_what_keys_cannot():
     convert(source.state_dict(), target)
     with pytest.raises(CheckpointMismatchError, match='after layer3.4'):
         convert(source.state_dict(), target, source)
+
+
+@pytest.mark.parametrize('option, value', [
+    ('mode', 'dot_product'), ('use_scale', False), ('group_size', 2),
+    ('num_heads', 2), ('axes', 'space')])
+def test_a_source_that_computes_something_else_is_refused(option, value):
+    source = build(RESNET3D, dict(BLOCK, after=PLACES, **{option: value}))
+    target = build(RESNET3D, dict(BLOCK, after=PLACES))
+    with pytest.raises(CheckpointMismatchError,
+                       match=f'{option} of the blocks is {value!r}'):
+        convert(source.state_dict(), target, source)
+
+
+@pytest.mark.parametrize('state_dict, found', [
+    ({}, 'none'), (dict(model=dict(a=1)), 'model'),
+    ({'conv1.weight': torch.zeros(1)}, 'conv1.weight')])
+def test_a_checkpoint_of_something_else_is_refused(state_dict, found):
+    target = torch.nn.ModuleDict(dict(backbone=build(RESNET3D)))
+    with pytest.raises(CheckpointMismatchError,
+                       match=f'nothing of .* such as {found}, .*backbone.co'):
+        convert(state_dict, target)

@@ -14,6 +14,7 @@ from torch import nn
 
 from nl_plugins import caffe2, checks, command_line, loading
 from nl_plugins.converting import convert
+from nl_plugins.errors import CheckpointMismatchError, CheckpointNotFoundError
 
 
 def parse_args() -> argparse.Namespace:
@@ -46,11 +47,18 @@ def main() -> None:
         target = build_model(args.config)
         source = build_model(args.source) if args.source else None
         if args.checkpoint.endswith('.pkl'):
+            if '://' in args.checkpoint:
+                raise CheckpointNotFoundError(
+                    f'download {args.checkpoint} first and name the file')
             content = {}
             state_dict = caffe2.convert_blobs(
                 caffe2.read_blobs(args.checkpoint))
         else:
             content = CheckpointLoader.load_checkpoint(args.checkpoint, 'cpu')
+            if not isinstance(content, dict):
+                raise CheckpointMismatchError(
+                    f'{args.checkpoint} holds no parameters, but a '
+                    f'{type(content).__name__}')
             state_dict = content.get('state_dict', content)
         converted = convert(state_dict, target, source, args.checkpoint,
                             args.config)

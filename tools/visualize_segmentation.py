@@ -9,6 +9,7 @@ from mmengine.runner import CheckpointLoader
 from torch import nn
 
 from nl_plugins import checks, command_line, loading, upgrade
+from nl_plugins.errors import OptionError
 from nl_plugins.visualization import attention_maps, predictions
 
 
@@ -57,8 +58,9 @@ def load_model(config: str, checkpoint: str, device: str) -> nn.Module:
     """
     checks.check_checkpoint(checkpoint)
     cfg = loading.load_config(config)
+    checks.check_datasets(cfg, 'test')
     from mmseg.apis import init_model
-    model = init_model(cfg, checkpoint, device)
+    model = init_model(cfg, device=device)
     content = CheckpointLoader.load_checkpoint(checkpoint, 'cpu')
     checks.check_fit(model, content, checkpoint, config)
     upgrade(model)
@@ -67,15 +69,21 @@ def load_model(config: str, checkpoint: str, device: str) -> nn.Module:
 
 def main() -> None:
     args = parse_args()
+    names = [name for name, _, _ in args.models]
     with command_line.clear_errors():
+        if len(set(names)) < len(names):
+            raise OptionError('each --model needs a name of its own, but got '
+                              + ', '.join(names))
         models = {
             name: load_model(config, checkpoint, args.device)
             for name, config, checkpoint in args.models
         }
-        dataset = predictions.dataset_of(next(iter(models.values())))
+        dataset = predictions.dataset_of(models[names[0]])
         predictions.check_samples(
             dataset, [*args.samples, *(n for n, _, _ in args.points)])
         args.out.mkdir(parents=True, exist_ok=True)
+        predictions.draw_predictions(models, args.samples,
+                                     args.out / 'predictions.png')
         if args.points:
             with_block = {
                 name: model
@@ -87,8 +95,6 @@ def main() -> None:
             # without any, the error says that there is none
             attention_maps.draw_attention(with_block or models, queries,
                                           args.out / 'attention.png')
-        predictions.draw_predictions(models, args.samples,
-                                      args.out / 'predictions.png')
 
 
 if __name__ == '__main__':

@@ -1,6 +1,6 @@
 # C2D as a ResNet3d without temporal kernels, which has the strides of the
 # paper (upstream's C2D would run its first stage on all 128 frames); long
-# clips: load_from the model of short clips, norms frozen
+# clips: frozen statistics of the norms
 _base_ = (
     'mmaction::recognition/i3d/'
     'i3d_imagenet-pretrained-r50_8xb8-32x2x1-100e_kinetics400-rgb.py')

@@ -1,5 +1,5 @@
 # long clips: load_from the model of short clips, and freeze the statistics
-# of its norms, as the paper does
+# of its norms
 _base_ = (
     'mmaction::recognition/c2d/'
     'c2d_r50-in1k-pre_8xb32-8x8x1-100e_kinetics400-rgb.py')
@@ -14,5 +14,4 @@ for pipeline in train_pipeline, val_pipeline, test_pipeline:
 train_dataloader = dict(batch_size=8, dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(batch_size=8, dataset=dict(pipeline=val_pipeline))
 test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
-optim_wrapper = dict(optimizer=dict(lr=0.0025))
 auto_scale_lr = dict(base_batch_size=64)

@@ -1,4 +1,5 @@
-# in res3, groups of four frames, as in the paper's video code
+# as in the paper's video code: groups of four frames in res3, no norm in the
+# blocks, whose output layers start at zero
 _base_ = './i3d_imagenet-pretrained-r50_8xb8-128x1x1-100e_kinetics400-rgb.py'
 custom_imports = dict(imports=['nl_plugins'], allow_failed_imports=False)
 model = dict(
@@ -10,11 +11,9 @@ model = dict(
                 type='nl_plugins.NonLocal3d',
                 group_size=4,
                 sub_sample='before',
-                norm_cfg=dict(type='BN3d'),
                 after=['layer2.1', 'layer2.3']),
             dict(
                 type='nl_plugins.NonLocal3d',
                 sub_sample='before',
-                norm_cfg=dict(type='BN3d'),
                 after=['layer3.1', 'layer3.3', 'layer3.5'])
         ]))

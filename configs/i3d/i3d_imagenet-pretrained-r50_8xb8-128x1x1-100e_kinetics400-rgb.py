@@ -1,5 +1,5 @@
 # long clips: load_from the model of short clips, and freeze the statistics
-# of its norms, as the paper does
+# of its norms
 _base_ = (
     'mmaction::recognition/i3d/'
     'i3d_imagenet-pretrained-r50_8xb8-32x2x1-100e_kinetics400-rgb.py')

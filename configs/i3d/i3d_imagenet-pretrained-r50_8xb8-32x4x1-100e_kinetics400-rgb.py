@@ -1,5 +1,5 @@
 # long clips: load_from the model of short clips, and freeze the statistics
-# of its norms, as the paper does
+# of its norms
 _base_ = './i3d_imagenet-pretrained-r50_8xb8-8x8x1-100e_kinetics400-rgb.py'
 model = dict(
     backbone=dict(

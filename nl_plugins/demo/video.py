@@ -11,9 +11,9 @@ class there.
 
 In one half of the videos the grey patch stands where the patch with its
 stripes stood: to look back in time at the same place is enough. In the other
-half it is at least :data:`MIN_DISTANCE` px away: half of that is more than
-what a position of the features sees to each side, 33 px before the block of
-``configs/demo``, 49 px after the last layer:
+half it is at least :data:`MIN_DISTANCE` px away. That is more than what a
+position of the features sees to both sides where the block of
+``configs/demo`` stands, 2 * 33 px, so no position sees both patches there:
 
 =====================  ======  ==========  ===================
 layer                  stride  kernel      receptive field, px
@@ -42,7 +42,7 @@ NUM_FRAMES = 16
 START, END = range(0, 6), range(10, 16)
 PATCH = 24  # px
 #: Smallest horizontal gap in pixels between the patches of a far pair.
-MIN_DISTANCE = 56
+MIN_DISTANCE = 68
 PERIOD = 8  # of the stripes, px
 
 

@@ -7,6 +7,7 @@ import mmcv
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from mmengine.config import ConfigDict
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 from torch.nn import functional
@@ -37,8 +38,9 @@ def recorded_input(
     """
     blocks = find_blocks(model)
     if len(blocks) != 1:
-        raise OptionError('the model must have one non-local block, but it '
-                          f'has {len(blocks)}')
+        raise OptionError(
+            'the model must have one non-local block, but this '
+            f'{type(model).__name__} has {len(blocks)}')
     features = []
     handle = blocks[0].register_forward_pre_hook(
         lambda module, args: features.append(args[0]))
@@ -51,6 +53,8 @@ def recorded_input(
 def attention_maps(model: nn.Module, image: str | Path,
                    query: tuple[float, float]) -> dict[str, np.ndarray]:
     """Attention of a model's block, seen from one pixel of an image.
+
+    A segmentor that slides a window takes the whole image at once here.
 
     Args:
         model (nn.Module): Detector of :func:`mmdet.apis.init_detector` or
@@ -68,7 +72,7 @@ def attention_maps(model: nn.Module, image: str | Path,
         OptionError: If the model has not exactly one non-local block, or
             the image no such pixel.
     """
-    with recorded_input(model) as (block, features):
+    with recorded_input(model) as (block, features), _whole_images(model):
         result = infer(model, image)
     height, width = result.ori_shape[:2]
     if not (0 <= query[0] < width and 0 <= query[1] < height):
@@ -97,6 +101,20 @@ def attention_maps(model: nn.Module, image: str | Path,
     if unary is not None:
         maps['unary'] = enlarge(unary[0])
     return maps
+
+
+@contextmanager
+def _whole_images(model: nn.Module) -> Iterator[None]:
+    """Let a segmentor that slides a window take the image at once."""
+    test_cfg = getattr(model, 'test_cfg', None)
+    if not isinstance(test_cfg, dict) or test_cfg.get('mode') != 'slide':
+        yield
+        return
+    model.test_cfg = ConfigDict(test_cfg, mode='whole')
+    try:
+        yield
+    finally:
+        model.test_cfg = test_cfg
 
 
 def infer(model: nn.Module, image: str | Path) -> BaseDataElement:

@@ -34,22 +34,27 @@ def clip_attention(
         (``'pairwise'``, ``'unary'``) enlarged to them, ``(T, H, W)``.
 
     Raises:
-        OptionError: If the model has not exactly one non-local block, or
-            the frames no such pixel.
+        OptionError: If the model has not exactly one non-local block, it is
+            none for clips, or the frames have no such pixel.
     """
     init_default_scope(model.cfg.default_scope)
     data = Compose(model.cfg.test_pipeline)(
         dict(filename=str(video), label=-1, start_index=0, modality='RGB'))
     frames = data['inputs']
-    if frames.dim() == 5:  # clips, not frames of a 2D recognizer
+    with recorded_input(model) as (block, features), torch.no_grad():
+        if block.ndim != 3:
+            raise OptionError(f'the block must be one for clips, but it is a '
+                              f'{type(block).__name__}')
+        model.test_step(pseudo_collate([data]))
+    if frames.dim() == 5:  # clips
         frames = frames[0].transpose(0, 1)
+    else:  # frames of a 2D recognizer, of all its crops
+        frames = frames[:block.num_frames]
     frames = frames.permute(0, 2, 3, 1).numpy()
     count, height, width = frames.shape[:3]
     if not (0 <= query[0] < width and 0 <= query[1] < height):
         raise OptionError(f'{query} is no pixel (column, row) of {video}, '
                           f'which the model sees with {width} x {height}')
-    with recorded_input(model) as (block, features), torch.no_grad():
-        model.test_step(pseudo_collate([data]))
     first = features[0][:block.num_frames or 1]
     size = (block.num_frames, *first.shape[2:]) if block.num_frames else (
         first.shape[2:])

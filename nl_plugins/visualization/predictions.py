@@ -57,16 +57,16 @@ def draw_predictions(models: Mapping[str, nn.Module], samples: Sequence[int],
         path (str | Path): PNG file to write.
 
     Raises:
-        OptionError: If the models have different classes, or the data set has
-            no such image.
+        OptionError: If a model has another number of classes, or the data
+            set no such image or no labels.
     """
     dataset = dataset_of(next(iter(models.values())))
     classes = list(dataset.metainfo['classes'])
     for name, model in models.items():
-        if list(model.dataset_meta['classes']) != classes:
+        if model.decode_head.num_classes != len(classes):
             raise OptionError(
-                f'{name} must predict the classes of the data set, {classes}, '
-                f'but it has {list(model.dataset_meta["classes"])}')
+                f'{name} must predict the {len(classes)} classes of the data '
+                f'set, but it has {model.decode_head.num_classes}')
     check_samples(dataset, samples)
     # 255, the label of no class, stays black
     palette = np.zeros((256, 3), np.uint8)
@@ -75,6 +75,9 @@ def draw_predictions(models: Mapping[str, nn.Module], samples: Sequence[int],
     rows, occurring = [], set()
     for sample in samples:
         truth = dataset[sample]['data_samples']
+        if 'gt_sem_seg' not in truth:
+            raise OptionError(f'{dataset.data_root} has no label map of '
+                              f'{truth.img_path}')
         maps = {'ground truth': truth.gt_sem_seg.data[0].numpy()}
         for name, model in models.items():
             predicted = infer(model, truth.img_path).pred_sem_seg

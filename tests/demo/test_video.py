@@ -133,8 +133,11 @@ def test_queries_are_far_grey_patches_of_each_class(dataset):
         assert columns.start <= x < columns.stop
 
 
-def reach(config):
-    """Frames and columns of the clip on which one position depends."""
+def reach(config, module=None):
+    """Frames and columns of the clip on which one position depends.
+
+    A position of the backbone's features, or of the output of a module of it.
+    """
     cfg = Config.fromfile(CONFIGS / config)
     init_default_scope('mmaction')
     backbone = MODELS.build(cfg.model.backbone)
@@ -146,20 +149,31 @@ def reach(config):
     backbone.eval()
     x = torch.randn(1, 3, 4, video.HEIGHT, 2 * video.WIDTH)
     x.requires_grad_()
+    outputs = []
+    if module:
+        backbone.get_submodule(module).register_forward_hook(
+            lambda module, args, output: outputs.append(output))
     features = backbone(x)
+    features = outputs[0] if module else features
     row, column = features.shape[3] // 2, features.shape[4] // 2
     features[0, :, -1, row, column].square().sum().backward()
     seen = x.grad.abs().sum((0, 1, 3))  # frames x columns
     return seen > 0, column * 8
 
 
-def test_the_baseline_sees_neither_other_frames_nor_far_places():
-    seen, pixel = reach(BASELINE)
+@pytest.mark.parametrize('module, distance', [('layer2.0', 33), (None, 49)])
+def test_the_baseline_sees_neither_other_frames_nor_far_places(
+        module, distance):
+    # as in the table of the module
+    seen, pixel = reach(BASELINE, module)
     assert not seen[:-1].any()
     columns = seen[-1].nonzero().flatten()
-    # 99 px as in the table of the module
-    assert (columns.min(), columns.max()) == (pixel - 49, pixel + 49)
-    assert 49 < video.MIN_DISTANCE
+    assert (columns.min(), columns.max()) == (
+        pixel - distance, pixel + distance)
+
+
+def test_no_position_sees_both_patches_before_the_block():
+    assert 2 * 33 < video.MIN_DISTANCE
 
 
 @pytest.mark.parametrize('name, frames, columns', [

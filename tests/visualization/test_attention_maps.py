@@ -82,3 +82,20 @@ def test_picture_has_a_row_per_query_and_a_panel_per_map(
     ] + [''] * 4
     with Image.open(tmp_path / 'attention.png') as image:
         assert image.format == 'PNG'
+
+
+def test_a_window_that_slides_is_not_taken_for_the_image(tmp_path):
+    # The window alone would show the map of its own corner.
+    from mmseg.apis import init_model
+
+    from nl_plugins.demo import segmentation
+    segmentation.generate_dataset(tmp_path, 2, 2)
+    image, query = segmentation.find_queries(tmp_path)[0]
+    model = init_model(
+        str(CONFIGS / 'nonlocal_r18-2stages_demo.py'), device='cpu')
+    expected = drawing.attention_maps(model, image, query)['pairwise']
+    slide = dict(mode='slide', crop_size=(64, 64), stride=(32, 32))
+    model.test_cfg = slide
+    actual = drawing.attention_maps(model, image, query)['pairwise']
+    assert model.test_cfg is slide
+    np.testing.assert_allclose(actual, expected, rtol=1e-5)

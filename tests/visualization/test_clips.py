@@ -56,17 +56,56 @@ def test_maps_belong_to_the_query_in_the_last_frame(queries, monkeypatch):
         assert (peak[0], peak[1] // 8, peak[2] // 8) == (t, row, column)
 
 
-def test_frames_that_a_2d_backbone_has_in_its_batch(queries, tmp_path):
+def test_frames_and_crops_of_a_2d_recognizer(queries, monkeypatch):
+    # Ten crops of four frames come as one batch of forty.
+    cfg = Config.fromfile(CONFIGS / 'c2d_r18-2stages_demo.py')
+    cfg.model = dict(
+        type='Recognizer2D',
+        backbone=dict(
+            type='nl_plugins.WithBlocks', base='ResNetTSM', depth=18,
+            num_segments=4, pretrained2d=False,
+            blocks=[
+                dict(type='nl_plugins.NonLocal3d', num_frames=4,
+                     after='layer2.0')
+            ]),
+        cls_head=dict(type='TSMHead', num_segments=4, num_classes=2,
+                      in_channels=512, average_clips='prob'),
+        data_preprocessor=dict(type='ActionDataPreprocessor'))
+    cfg.test_pipeline = [
+        dict(type='DecordInit'),
+        dict(type='SampleFrames', clip_len=1, num_clips=4, test_mode=True),
+        dict(type='DecordDecode'),
+        dict(type='TenCrop', crop_size=64),
+        dict(type='FormatShape', input_format='NCHW'),
+        dict(type='PackActionInputs')
+    ]
+    model = init_recognizer(cfg, device='cpu')
+    asked = []
+
+    def attention_weights(block, x, positions):
+        asked.append((tuple(x.shape), positions.tolist()))
+        return peak_at((4, 8, 8), 0, 2, 1)[None, None], None
+
+    monkeypatch.setattr(NonLocal3d, 'attention_weights', attention_weights)
+    frames, maps = clips.clip_attention(model, queries[0][0], (50., 10.))
+    assert asked == [((4, 128, 8, 8), [[3, 1, 6]])]
+    assert frames.shape == (4, 64, 64, 3)
+    assert maps['pairwise'].shape == frames.shape[:3]
+    # the first of the crops, at the upper left
+    whole, _ = clips.clip_attention(
+        recognizer('-nl-c3'), queries[0][0], (0, 0))
+    assert np.abs(frames[0].astype(int) - whole[0, :64, :64]).mean() < 8
+
+
+def test_a_block_for_images_is_refused(queries):
     cfg = Config.fromfile(CONFIGS / 'c2d_r18-2stages_demo.py')
     cfg.model.backbone = dict(
         type='nl_plugins.WithBlocks', base='mmaction.C2D', depth=18,
-        blocks=[
-            dict(type='nl_plugins.NonLocal3d', num_frames=2,
-                 after='layer3.0')])
+        blocks=[dict(type='nl_plugins.NonLocal2d', after='layer3.0')])
     cfg.model.cls_head.in_channels = 512
-    model = init_recognizer(cfg, device='cpu')
-    frames, maps = clips.clip_attention(model, *queries[0])
-    assert maps['pairwise'].shape == frames.shape[:3] == (4, 64, 128)
+    with pytest.raises(OptionError, match='for clips, but .* NonLocal2d'):
+        clips.clip_attention(
+            init_recognizer(cfg, device='cpu'), queries[0][0], (0, 0))
 
 
 def test_a_pixel_outside_is_named(queries):
@@ -82,6 +121,14 @@ def test_picture_has_a_strip_per_query_and_term(
     clips.draw_clip_attention(models, queries, tmp_path / 'strips.png')
     # input, NL pairwise, DNL pairwise and unary, of four frames each
     assert len(panels) == 2 * 4 * 4
+    # the weights of each frame's own
+    for start in range(4, 16, 4):
+        shown = [args[3] for args in panels[start:start + 4]]
+        assert all(w is not None for w in shown)
+        assert not any(
+            np.array_equal(a, b) for a, b in zip(shown, shown[1:]))
+        # one scale of colours for a strip
+        assert len({args[4] for args in panels[start:start + 4]}) == 1
     marked = [query for _, _, query, *_ in panels]
     assert marked == [
         None if t < 3 else query for _, query in queries for _ in range(4)

@@ -34,10 +34,8 @@ def config(dataset, tmp_path_factory):
 
 
 def build_model(config):
-    """A segmentor with random weights, and classes as from a checkpoint."""
-    model = init_model(str(config), device='cpu')
-    model.dataset_meta = predictions.dataset_of(model).metainfo
-    return model
+    """A segmentor with random weights."""
+    return init_model(str(config), device='cpu')
 
 
 def test_panels_hold_image_truth_and_each_prediction(
@@ -87,10 +85,21 @@ def test_what_is_ignored_is_black(config, tmp_path, monkeypatch):
 
 def test_models_of_other_classes_are_refused(config, tmp_path):
     model, other = (build_model(config) for _ in 'ab')
-    other.dataset_meta = dict(classes=('a', 'b'), palette=[[0] * 3] * 2)
-    with pytest.raises(OptionError, match=r"b must predict .*'a', 'b'"):
+    other.decode_head.num_classes = 2
+    with pytest.raises(OptionError, match=r'b must predict the 19 .* has 2'):
         predictions.draw_predictions(
             dict(a=model, b=other), [0], tmp_path / 'out.png')
+
+
+def test_a_data_set_without_labels_is_refused(config, tmp_path):
+    model = build_model(config)
+    pipeline = model.cfg.test_dataloader.dataset.pipeline
+    model.cfg.test_dataloader.dataset.pipeline = [
+        t for t in pipeline if t.type != 'LoadAnnotations'
+    ]
+    with pytest.raises(OptionError, match='has no label map of .*000001'):
+        predictions.draw_predictions(
+            dict(a=model), [0], tmp_path / 'out.png')
 
 
 @pytest.fixture
@@ -102,10 +111,7 @@ def tool(load_tool):
 def checkpoint(config, tmp_path):
     model = build_model(config)
     path = tmp_path / 'model.pth'
-    torch.save(
-        dict(
-            meta=dict(dataset_meta=dict(model.dataset_meta)),
-            state_dict=model.state_dict()), path)
+    torch.save(dict(state_dict=model.state_dict()), path)
     return path
 
 
@@ -125,6 +131,8 @@ def test_tool_writes_both_pictures(tool, config, checkpoint, tmp_path,
 @pytest.mark.parametrize('options, message', [
     (['--samples', '2'], 'error: 2 is no image of .*: they are 0 to 1'),
     (['--point', '-1', '3', '4'], 'error: -1 is no image'),
+    (['--model', 'NL', 'config', 'checkpoint'],
+     'error: each --model needs a name of its own, but got NL, NL'),
     (['--point', '0', '192', '4'],
      r'error: \(192, 4\) is no pixel .* 192 x 96'),
 ])
@@ -136,7 +144,7 @@ def test_tool_refuses_what_is_not_there(tool, config, checkpoint, tmp_path,
     ])
     with pytest.raises(SystemExit, match=message):
         tool.main()
-    assert not list(tmp_path.glob('pictures/*'))
+    assert not list(tmp_path.glob('pictures/attention*'))
 
 
 def test_tool_refuses_a_checkpoint_of_another_model(tool, config, checkpoint,
