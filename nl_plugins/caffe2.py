@@ -12,10 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .converting import EPS
 from .errors import CheckpointReadError
 
-#: ``eps`` of PyTorch's batch norms.
-_EPS = 1e-5
 _NORM = dict(s='weight', b='bias', rm='running_mean', riv='running_var')
 _BRANCHES = dict(
     branch1='downsample', branch2a='conv1', branch2b='conv2', branch2c='conv3')
@@ -84,7 +83,7 @@ def convert_blobs(blobs: dict[str, np.ndarray]) -> dict[str, Tensor]:
         if name.endswith('_bn_s') and f'{name[:-1]}rm' not in blobs:
             norm = key.removesuffix('.weight')
             state[f'{norm}.running_mean'] = torch.zeros(len(array))
-            state[f'{norm}.running_var'] = torch.full((len(array), ), 1 - _EPS)
+            state[f'{norm}.running_var'] = torch.full((len(array), ), 1 - EPS)
     return state
 
 

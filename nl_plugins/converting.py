@@ -12,7 +12,7 @@ from .errors import CheckpointMismatchError
 from .insertion import position_of
 
 #: ``eps`` of PyTorch's batch norms.
-_EPS = 1e-5
+EPS = 1e-5
 #: What decides what a block computes, and what it is where a block has no
 #: such attribute.
 _OPTIONS = dict(
@@ -150,7 +150,7 @@ def _fold_norm(state_dict: dict[str, Tensor], layer: str) -> None:
         state_dict.pop(f'{layer}bn.{name}')
         for name in ('weight', 'bias', 'running_mean', 'running_var'))
     state_dict.pop(f'{layer}bn.num_batches_tracked', None)
-    scale = weight / (variance + _EPS).sqrt()
+    scale = weight / (variance + EPS).sqrt()
     conv = state_dict[f'{layer}conv.weight']
     state_dict[f'{layer}conv.weight'] = conv * scale.reshape(
         -1, *[1] * (conv.dim() - 1))
@@ -171,7 +171,7 @@ def _fold_bias(state_dict: dict[str, Tensor], layer: str) -> None:
             f'{layer}bn.weight': ones,
             f'{layer}bn.bias': ones * 0,
             f'{layer}bn.running_mean': ones * 0,
-            f'{layer}bn.running_var': ones * (1 - _EPS),
+            f'{layer}bn.running_var': ones * (1 - EPS),
         }
     if bias is not None:
         mean = state_dict[f'{layer}bn.running_mean']

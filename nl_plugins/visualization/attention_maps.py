@@ -87,20 +87,38 @@ def attention_maps(model: nn.Module, image: str | Path,
         query[0] * scale_x / padded_width * columns
     ]]).long()
 
-    def enlarge(weights: Tensor) -> np.ndarray:
-        weights = functional.interpolate(
-            weights[None, None], (padded_height, padded_width),
-            mode='bilinear')[0, 0]
-        height, width = result.img_shape[:2]
-        return weights[:height, :width].cpu().numpy()
+    maps = enlarged_maps(block, features[0], position,
+                         (padded_height, padded_width))
+    height, width = result.img_shape[:2]
+    return {term: weights[:height, :width] for term, weights in maps.items()}
 
-    pairwise, unary = block.attention_weights(features[0], position)
+
+def enlarged_maps(block: NonLocalBlock, x: Tensor, position: Tensor,
+                  size: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """What a block attends to from one position, enlarged.
+
+    Args:
+        block (NonLocalBlock): A block for images or clips.
+        x (Tensor): Its input, of one sample.
+        position (Tensor): The query, shape ``(1, block.ndim)``, integers.
+        size (tuple[int, ...]): ``(H, W)`` or ``(T, H, W)`` of the result.
+
+    Returns:
+        dict[str, np.ndarray]: The weights of the block's terms,
+        ``'pairwise'`` and ``'unary'``, as far as it has them.
+    """
+    pairwise, unary = block.attention_weights(x, position)
     maps = {}
     if pairwise is not None:
-        maps['pairwise'] = enlarge(pairwise[0, 0])
+        maps['pairwise'] = pairwise[0, 0]
     if unary is not None:
-        maps['unary'] = enlarge(unary[0])
-    return maps
+        maps['unary'] = unary[0]
+    mode = 'trilinear' if len(size) == 3 else 'bilinear'
+    return {
+        term: functional.interpolate(weights[None, None], size,
+                                     mode=mode)[0, 0].cpu().numpy()
+        for term, weights in maps.items()
+    }
 
 
 @contextmanager

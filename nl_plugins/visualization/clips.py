@@ -7,11 +7,10 @@ import torch
 from matplotlib.figure import Figure
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import init_default_scope
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 
 from ..errors import OptionError
-from .attention_maps import draw_panel, recorded_input
+from .attention_maps import draw_panel, enlarged_maps, recorded_input
 
 
 def clip_attention(
@@ -63,19 +62,8 @@ def clip_attention(
         int(query[1] / height * size[1]),
         int(query[0] / width * size[2])
     ]])
-
-    def enlarge(weights: Tensor) -> np.ndarray:
-        return functional.interpolate(
-            weights[None, None], (count, height, width),
-            mode='trilinear')[0, 0].cpu().numpy()
-
-    pairwise, unary = block.attention_weights(first, position)
-    maps = {}
-    if pairwise is not None:
-        maps['pairwise'] = enlarge(pairwise[0, 0])
-    if unary is not None:
-        maps['unary'] = enlarge(unary[0])
-    return frames, maps
+    return frames, enlarged_maps(block, first, position,
+                                 (count, height, width))
 
 
 def draw_clip_attention(models: Mapping[str, nn.Module],
