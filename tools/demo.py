@@ -14,6 +14,13 @@ from pathlib import Path
 from mmengine.runner import find_latest_checkpoint
 from torch import nn
 
+from nl_plugins.comparison.runs import (
+    DETECTION,
+    SEGMENTATION,
+    VIDEO,
+    Metric,
+    Run,
+)
 from nl_plugins.demo import detection, report, segmentation, video
 from nl_plugins.visualization.attention_maps import draw_attention
 from nl_plugins.visualization.clips import draw_clip_attention
@@ -84,7 +91,7 @@ def step(what: str) -> Iterator[None]:
     print(f'   took {time.monotonic() - start:.0f} s', flush=True)
 
 
-def train(config: str, seed: int, work_dir: Path) -> report.Run:
+def train(config: str, seed: int, work_dir: Path) -> Run:
     """Run tools/train.py and show the progress lines of its log."""
     command = [
         'tools/train.py', config, '--work-dir',
@@ -110,7 +117,7 @@ def train(config: str, seed: int, work_dir: Path) -> report.Run:
 def compare(configs: dict[str, str], seeds: list[int], results: Path,
             load: Callable[..., nn.Module], queries: list,
             draw: Callable[..., None],
-            metrics: Sequence[report.Metric],
+            metrics: Sequence[Metric],
             loss: str) -> dict[str, nn.Module]:
     """Train every model once for each seed, and show what came out.
 
@@ -148,7 +155,7 @@ def demonstrate_detection(seeds: list[int]) -> None:
     with step(f'Data set in {data}'):
         detection.generate_dataset(data)
     compare(DET_CONFIGS, seeds, Path('work_dirs/demo'), init_detector,
-            detection.find_queries(data), draw_attention, report.DETECTION,
+            detection.find_queries(data), draw_attention, DETECTION,
             'loss_cls')
 
 
@@ -161,7 +168,7 @@ def demonstrate_segmentation(seeds: list[int]) -> None:
     results = Path('work_dirs/demo_seg')
     trained = compare(SEG_CONFIGS, seeds, results, init_model,
                       segmentation.find_queries(data), draw_attention,
-                      report.SEGMENTATION, 'decode.loss_ce')
+                      SEGMENTATION, 'decode.loss_ce')
     draw_predictions(trained, range(3), results / 'predictions.png')
     print(f'   {results / "predictions.png"}')
 
@@ -174,7 +181,7 @@ def demonstrate_video(seeds: list[int]) -> None:
         video.generate_dataset(data)
     compare(VIDEO_CONFIGS, seeds, Path('work_dirs/demo_video'),
             init_recognizer, video.find_queries(data), draw_clip_attention,
-            report.VIDEO, 'loss_cls')
+            VIDEO, 'loss_cls')
 
 
 def main() -> None:

@@ -2,7 +2,6 @@
 
 Everything is read from the ``scalars.json`` that the runner writes.
 """
-import json
 import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -11,35 +10,8 @@ from typing import NamedTuple
 from matplotlib.figure import Figure
 from terminaltables import GithubFlavoredMarkdownTable
 
-
-class Metric(NamedTuple):
-    """A metric: its name, the key of its records, and what makes it percent.
-    """
-    name: str
-    key: str
-    factor: float = 1.
-
-
-DETECTION = (Metric('box AP', 'coco/bbox_mAP', 100),
-             Metric('mask AP', 'coco/segm_mAP', 100))
-SEGMENTATION = (Metric('mIoU', 'mIoU'), )
-VIDEO = (Metric('top-1', 'acc/top1', 100), )
-
-
-class Run(NamedTuple):
-    """What the runner recorded of one training.
-
-    Attributes:
-        train (list[dict]): Training records, each with its ``'iteration'``.
-        val (list[dict]): Evaluations, with the ``'iteration'`` they followed.
-    """
-    train: list[dict]
-    val: list[dict]
-
-    @property
-    def seconds_per_iteration(self) -> float:
-        """Median of the runner's own times."""
-        return statistics.median(record['time'] for record in self.train)
+from ..comparison import runs
+from ..comparison.runs import DETECTION, Metric, Run, mean_and_spread
 
 
 class Model(NamedTuple):
@@ -66,26 +38,11 @@ def read_run(work_dir: str | Path) -> Run:
         FileNotFoundError: If no training left records there.
         ValueError: If the latest one has not been evaluated.
     """
-    paths = sorted(Path(work_dir).glob('*/vis_data/scalars.json'))
-    if not paths:
-        raise FileNotFoundError(
-            f'{work_dir} has no */vis_data/scalars.json of a training')
-    train, val = [], []
-    iteration = 0
-    for line in paths[-1].read_text().splitlines():
-        record = json.loads(line)
-        # a training record counts iterations; an evaluation, of a training
-        # by epochs, the epochs
-        if 'loss' in record:
-            iteration = record['step']
-            train.append(record | dict(iteration=iteration))
-        else:
-            val.append(record | dict(iteration=iteration))
-    if not train or not val:
-        raise ValueError(f'{paths[-1]} has {len(train)} training records and '
-                         f'{len(val)} evaluations, at least one of each is '
-                         'needed')
-    return Run(train, val)
+    run = runs.read_run(work_dir)
+    if not run.val:
+        raise ValueError(f'{work_dir} has {len(run.train)} training records '
+                         'and 0 evaluations, at least one of each is needed')
+    return run
 
 
 def format_table(models: Iterable[Model],
@@ -106,9 +63,9 @@ def format_table(models: Iterable[Model],
     for model in models:
         rows.append([
             model.name,
-            *(_mean_and_spread(model.final(m), 1) for m in metrics),
+            *(mean_and_spread(model.final(m), 1) for m in metrics),
             f'{model.parameters:,}',
-            _mean_and_spread(
+            mean_and_spread(
                 [run.seconds_per_iteration for run in model.runs], 3)
         ])
     return GithubFlavoredMarkdownTable(rows).table
@@ -137,13 +94,6 @@ def format_gains(models: Sequence[Model],
             for metric in metrics)
         lines.append(f'{model.name}: {", ".join(gains)}')
     return '\n'.join(lines)
-
-
-def _mean_and_spread(values: Sequence[float], digits: int) -> str:
-    text = f'{statistics.mean(values):.{digits}f}'
-    if len(values) > 1:
-        text += f' ± {statistics.stdev(values):.{digits}f}'
-    return text
 
 
 def draw_curves(models: Iterable[Model],

@@ -1,0 +1,1 @@
+"""Models beside their baseline: what they cost and what they reached."""

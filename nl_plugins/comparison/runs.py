@@ -1,0 +1,280 @@
+"""What trainings reached, read from the files that the runner writes."""
+import json
+import math
+import re
+import statistics
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mmengine.config import Config
+
+
+class Metric(NamedTuple):
+    """A metric: its name, the key of its records, and what makes it percent.
+    """
+    name: str
+    key: str
+    factor: float = 1.
+
+
+DETECTION = (Metric('box AP', 'coco/bbox_mAP', 100),
+             Metric('mask AP', 'coco/segm_mAP', 100))
+SEGMENTATION = (Metric('mIoU', 'mIoU'), )
+VIDEO = (Metric('top-1', 'acc/top1', 100), )
+_KNOWN = {m.key: m for m in (*DETECTION, *SEGMENTATION, *VIDEO)}
+
+#: Settings in which repetitions of one training may differ.
+_OF_ONE_RUN = ('work_dir', 'randomness', 'resume', 'launcher', 'load_from',
+               'auto_scale_lr.enable')
+
+
+class Run(NamedTuple):
+    """What the runner recorded of one training.
+
+    Attributes:
+        train (list[dict]): Training records, each with its ``'iteration'``.
+        val (list[dict]): Evaluations, with the ``'iteration'`` they followed.
+        work_dir (Path): Where it ran.
+        name (str): Name of its config, without ``.py``.
+        settings (dict[str, Any]): Its config with dotted keys, without what
+            concerns one run alone (seed, folders).
+        state (str): What is wrong with it, such as ``'5 of 12 epochs'`` or
+            ``'loss is nan'``; ``''`` if it is complete.
+    """
+    train: list[dict]
+    val: list[dict]
+    work_dir: Path = Path()
+    name: str = ''
+    settings: dict[str, Any] = {}
+    state: str = ''
+
+    @property
+    def seconds_per_iteration(self) -> float:
+        """Median of the runner's own times, nan without any."""
+        times = [r['time'] for r in self.train if 'time' in r]
+        return statistics.median(times) if times else math.nan
+
+    @property
+    def training_seconds(self) -> float:
+        """Time of all iterations by the runner's own times.
+
+        Evaluations and interruptions are not in it.
+        """
+        total, previous = 0., 0
+        for record in self.train:
+            total += (record['iteration'] - previous) * record.get('time', 0.)
+            previous = record['iteration']
+        return total
+
+    def metrics(self) -> list[Metric]:
+        """What its evaluations hold.
+
+        Returns:
+            list[Metric]: Box AP, mask AP, mIoU and top-1 as far as they are
+            there; otherwise every number of the last evaluation.
+        """
+        last = self.val[-1] if self.val else {}
+        known = [_KNOWN[key] for key in _KNOWN if key in last]
+        times = {'iteration', 'step', 'time', 'data_time'}
+        return known or [
+            Metric(key, key) for key, value in last.items()
+            if key not in times and isinstance(value, (int, float))
+        ]
+
+    def values(self, metric: Metric) -> list[float]:
+        """A metric of every evaluation that has it, in percent."""
+        return [metric.factor * record[metric.key] for record in self.val
+                if metric.key in record]
+
+
+def read_run(work_dir: str | Path) -> Run:
+    """Read the latest training in a work directory.
+
+    A training that was resumed is one with what it went on from.
+
+    Args:
+        work_dir (str | Path): The runner's work directory.
+
+    Returns:
+        Run: Its records. There may be no evaluation.
+
+    Raises:
+        FileNotFoundError: If no training left records there.
+    """
+    work_dir = Path(work_dir)
+    train, val, settings, text = [], [], {}, None
+    for path in sorted(work_dir.glob('*/vis_data/scalars.json')):
+        records = _read_records(path)
+        first = next((r['step'] for r in records if 'loss' in r), None)
+        if first is None:  # a test
+            continue
+        dumped = path.with_name('config.py')
+        if dumped.exists():
+            text = dumped.read_text()
+            settings = _read_settings(dumped)
+        if settings.get('resume'):
+            train = [r for r in train if r['iteration'] < first]
+            val = [r for r in val if r['iteration'] < first]
+        else:
+            train, val = [], []
+        iteration = train[-1]['iteration'] if train else 0
+        for record in records:
+            # a training record counts iterations; an evaluation, of a
+            # training by epochs, the epochs
+            if 'loss' in record:
+                iteration = record['step']
+                train.append(record | dict(iteration=iteration))
+            else:
+                val.append(record | dict(iteration=iteration))
+    if not train:
+        raise FileNotFoundError(
+            f'{work_dir} has no */vis_data/scalars.json of a training')
+    return Run(
+        train, val, work_dir, _config_name(work_dir, text), {
+            key: value for key, value in settings.items()
+            if not key.startswith(_OF_ONE_RUN)
+        }, _state(work_dir, settings, train, val))
+
+
+def find_runs(folders: Iterable[str | Path]) -> list[Run]:
+    """Read all trainings below some folders.
+
+    Args:
+        folders (Iterable[str | Path]): Work directories, or folders of them.
+
+    Returns:
+        list[Run]: The trainings that began, in the order of their paths. Of
+        one that left no record there is its name alone.
+    """
+    work_dirs = dict.fromkeys(
+        path.parents[2] for folder in folders
+        for path in sorted(Path(folder).rglob('*/vis_data/config.py')))
+    runs = []
+    for work_dir in work_dirs:
+        try:
+            runs.append(read_run(work_dir))
+        except FileNotFoundError:
+            # tests have their metrics, but no training record either
+            if not any(work_dir.glob('*/vis_data/scalars.json')):
+                runs.append(
+                    Run([], [], work_dir, _config_name(work_dir, None),
+                        state='no record'))
+    return runs
+
+
+def group_runs(runs: Iterable[Run]) -> list[list[Run]]:
+    """Put together runs that differ in nothing but their seed.
+
+    Args:
+        runs (Iterable[Run]): Runs of one model.
+
+    Returns:
+        list[list[Run]]: In the order of their first runs.
+    """
+    groups = []
+    for run in runs:
+        group = next((g for g in groups
+                      if g[0].settings == run.settings
+                      and bool(g[0].train) == bool(run.train)), None)
+        if group is None:
+            groups.append([run])
+        else:
+            group.append(run)
+    return groups
+
+
+def describe_difference(run: Run, other: Run, most: int = 3) -> str:
+    """The settings of a run that another one does not have.
+
+    Args:
+        run (Run): The run to describe.
+        other (Run): What it is compared with.
+        most (int): How many settings to name. Defaults to 3.
+
+    Returns:
+        str: Such as ``'optim_wrapper.optimizer.lr=0.01'``.
+    """
+    missing = object()
+    keys = [key for key in {**other.settings, **run.settings}
+            if run.settings.get(key, missing) != other.settings.get(
+                key, missing)]
+    named = [f'{key}={run.settings.get(key)!r}' for key in keys[:most]]
+    return ', '.join(named + ['...'] * (len(keys) > most))
+
+
+def mean_and_spread(values: Sequence[float], digits: int) -> str:
+    """Mean and, of several values, sample standard deviation.
+
+    Args:
+        values (Sequence[float]): At least one value.
+        digits (int): After the decimal point.
+
+    Returns:
+        str: Such as ``'37.1 ± 0.2'``.
+    """
+    text = f'{statistics.mean(values):.{digits}f}'
+    if len(values) > 1:
+        text += f' ± {statistics.stdev(values):.{digits}f}'
+    return text
+
+
+def _read_records(path: Path) -> list[dict]:
+    """The records of a file, whose last line may be cut off."""
+    records = []
+    for line in path.read_text().splitlines():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:  # the run was killed while writing
+            break
+    return records
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    """A dumped config with dotted keys."""
+    cfg = Config.fromfile(path, import_custom_modules=False)
+    return dict(_flatten(cfg.to_dict()))
+
+
+def _flatten(node: Any, key: str = '') -> Iterable[tuple[str, Any]]:
+    if isinstance(node, dict) and node:
+        items = node.items()
+    elif isinstance(node, (list, tuple)) and any(
+            isinstance(item, (dict, list, tuple)) for item in node):
+        items = enumerate(node)
+    else:
+        yield key, node
+        return
+    for name, value in items:
+        yield from _flatten(value, f'{key}.{name}' if key else str(name))
+
+
+def _config_name(work_dir: Path, text: str | None) -> str:
+    """Name of the config that the runner has left in a work directory."""
+    paths = sorted(work_dir.glob('*.py'))
+    same = [path for path in paths if path.read_text() == text]
+    return (same or paths or [work_dir])[0].name.removesuffix('.py')
+
+
+def _state(work_dir: Path, settings: dict[str, Any], train: list[dict],
+           val: list[dict]) -> str:
+    """What is wrong with a training, '' if nothing."""
+    loss = train[-1]['loss']
+    if not math.isfinite(loss):
+        return f'loss is {loss}'
+    epochs = settings.get('train_cfg.max_epochs')
+    total = epochs or settings.get('train_cfg.max_iters')
+    if total is None:
+        return ''
+    # An epoch is over when it was evaluated or saved.
+    done = [r['step'] for r in val]
+    last = work_dir / 'last_checkpoint'
+    if last.exists():
+        done += map(int, re.findall(r'(?:epoch|iter)_(\d+)', Path(
+            last.read_text()).name))
+    last_record = train[-1]
+    done.append(last_record.get('epoch', 1) - 1 if epochs else last_record[
+        'iteration'])
+    if max(done) >= total:
+        return ''
+    return f'{max(done)} of {total} {"epochs" if epochs else "iterations"}'
