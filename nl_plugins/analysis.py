@@ -45,12 +45,7 @@ def measure_complexity(cfg: Config,
             the config does not say what it is.
     """
     scope = toolbox(cfg)
-    if shape is None:
-        shape = _input_shape(cfg, scope)
-    sizes = 'TxHxW' if scope == 'mmaction' else 'HxW'
-    if len(shape) != sizes.count('x') + 1:
-        raise OptionError(f'the input of {cfg.filename} is {sizes}, but got '
-                          f'{"x".join(map(str, shape))}')
+    shape = input_shape(cfg, shape)
     init_default_scope(scope)
     model = revert_sync_batchnorm(MODELS.build(cfg.model)).eval()
     x = torch.zeros(1, 3, *shape)
@@ -59,7 +54,7 @@ def measure_complexity(cfg: Config,
         options['stage'] = 'head'
         # clips (views) of one video, or the frames of a 2D recognizer
         x = x.unsqueeze(1)
-        if cfg.model.type == 'Recognizer2D':
+        if type(model).__name__ == 'Recognizer2D':
             x = x[:, 0].transpose(1, 2)
     if scope == 'mmdet':
         from mmdet.structures import DetDataSample
@@ -74,7 +69,7 @@ def measure_complexity(cfg: Config,
         flops = analyzer.unsupported_ops_warnings(
             False).uncalled_modules_warnings(False).total()
     parameters = sum(p.numel() for p in model.parameters())
-    return Complexity(parameters, flops, tuple(shape))
+    return Complexity(parameters, flops, shape)
 
 
 class _Forward(nn.Module):
@@ -88,8 +83,34 @@ class _Forward(nn.Module):
         return self.model(x, **self.options)
 
 
-def _input_shape(cfg: Config, scope: str | None) -> tuple[int, ...]:
-    """What a model is trained on, or tested if there is no training."""
+def input_shape(cfg: Config,
+                shape: tuple[int, ...] | None = None) -> tuple[int, ...]:
+    """The size of a model's input.
+
+    Args:
+        cfg (Config): Config of a recognizer, segmentor or detector.
+        shape (tuple[int, ...], optional): What the user wants. Defaults to
+            None: what the model is trained on, or tested if there is no
+            training.
+
+    Returns:
+        tuple[int, ...]: Frames (of video), height and width.
+
+    Raises:
+        OptionError: If the config's input has another number of sizes, or
+            the config does not say what it is.
+    """
+    scope = toolbox(cfg)
+    if shape is None:
+        return _own_shape(cfg, scope)
+    sizes = 'TxHxW' if scope == 'mmaction' else 'HxW'
+    if len(shape) != sizes.count('x') + 1:
+        raise OptionError(f'the input of {cfg.filename} is {sizes}, but got '
+                          f'{"x".join(map(str, shape))}')
+    return tuple(shape)
+
+
+def _own_shape(cfg: Config, scope: str | None) -> tuple[int, ...]:
     try:
         if scope == 'mmaction':
             dataset = (cfg.get('train_dataloader')

@@ -8,7 +8,7 @@ import os
 import re
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from math import prod
 from multiprocessing import get_context
@@ -252,7 +252,7 @@ def trimming() -> AbstractContextManager:
 def _serve_memory(case: Case, implementation: str, pipe: Connection) -> None:
     """Send the memory of one iteration."""
     try:
-        _use(case.device)
+        use_device(case.device)
         iterate = _Block(case, implementation)
         before = peak_memory(case.device)
         iterate()
@@ -272,28 +272,45 @@ def _serve_time(case: Case, names: list[str], repeats: int,
 
 def _median_times(case: Case, names: list[str],
                   repeats: int) -> dict[str, float]:
-    _use(case.device)
+    use_device(case.device)
     iterations = [
         _Product(case) if name == 'matmul' else _Block(case, name)
         for name in names
     ]
+    return {
+        name: statistics.median(times) / getattr(iterate, 'share', 1)
+        for name, iterate, times in zip(names, iterations,
+                                        time_in_turns(iterations, repeats))
+    }
+
+
+def time_in_turns(iterations: Sequence[Callable[[], None]],
+                  repeats: int) -> list[list[float]]:
+    """Time several things one after the other, again and again.
+
+    What the machine does beside them disturbs all of them alike.
+
+    Args:
+        iterations (Sequence[Callable]): What is timed.
+        repeats (int): Turns; fewer if they take minutes, but at least one.
+
+    Returns:
+        list[list[float]]: Seconds of each in every turn.
+    """
     # To warm up, and to find how many fill a turn.
     numbers = []
     for iterate in iterations:
         first = _time(iterate, 1)
         numbers.append(1 if first > _TURN else max(
             1, round(_TURN / _time(iterate, 1))))
-    seconds = [[] for _ in names]
+    seconds = [[] for _ in iterations]
     start = time.perf_counter()
     for _ in range(repeats):
         for iterate, number, times in zip(iterations, numbers, seconds):
             times.append(_time(iterate, number))
         if time.perf_counter() - start > _LONGEST:
             break
-    return {
-        name: statistics.median(times) / getattr(iterate, 'share', 1)
-        for name, iterate, times in zip(names, iterations, seconds)
-    }
+    return seconds
 
 
 def _time(iterate: Callable, number: int) -> float:
@@ -309,7 +326,7 @@ def first_line(error: Exception) -> str:
     return (str(error) or repr(error)).splitlines()[0]
 
 
-def _use(device: str) -> None:
+def use_device(device: str) -> None:
     """Make a GPU the one that is synchronized and asked for its memory."""
     if torch.device(device).type == 'cuda':
         torch.cuda.set_device(device)
