@@ -11,8 +11,8 @@ from mmengine.config.utils import MODULE2PACKAGE
 from .compat import name_videos
 from .errors import ConfigNotFoundError, ToolboxNotInstalledError
 
-# The toolboxes that this project is for, with the extra that brings them.
-_EXTRAS = dict(mmdet='det', mmseg='seg', mmaction='video')
+#: The toolboxes that this project is for, with the extra that brings them.
+TOOLBOXES = dict(mmdet='det', mmseg='seg', mmaction='video')
 
 
 def load_config(name: str,
@@ -39,7 +39,7 @@ def load_config(name: str,
         ConfigNotFoundError: There is no such config.
         ToolboxNotInstalledError: Its toolbox cannot be imported.
     """
-    path = _find_config(name)
+    path = find_config(name)
     try:
         cfg = Config.fromfile(path)
     except FileNotFoundError as error:
@@ -58,8 +58,19 @@ def load_config(name: str,
     return cfg
 
 
-def _find_config(name: str) -> Path:
-    """The file of a config."""
+def find_config(name: str) -> Path:
+    """Find the file of a config.
+
+    Args:
+        name (str): Path of a config, or its name in upstream's form.
+
+    Returns:
+        Path: The file.
+
+    Raises:
+        ConfigNotFoundError: There is no such config.
+        ToolboxNotInstalledError: The toolbox in the name is not installed.
+    """
     package, separator, inner = name.rpartition('::')
     if not separator:
         path = Path(name)
@@ -70,8 +81,8 @@ def _find_config(name: str) -> Path:
     if package not in MODULE2PACKAGE:
         raise ConfigNotFoundError(
             f"there is no config '{name}': '{package}' is not a toolbox of "
-            f'OpenMMLab{_suggest(package, {key: key for key in _EXTRAS})}')
-    root = _upstream_configs(package)
+            f'OpenMMLab{_suggest(package, {key: key for key in TOOLBOXES})}')
+    root = upstream_configs(package)
     if root is None:
         raise ToolboxNotInstalledError(
             f"'{name}' needs {package}, which is not installed. "
@@ -83,8 +94,15 @@ def _find_config(name: str) -> Path:
         f"there is no config '{inner}' in {package}{_suggest(inner, names)}")
 
 
-def _upstream_configs(package: str) -> Path | None:
-    """The folder of configs that a toolbox brings, without importing it."""
+def upstream_configs(package: str) -> Path | None:
+    """Find the configs that a toolbox brings, without importing it.
+
+    Args:
+        package (str): Name of the toolbox, such as ``'mmdet'``.
+
+    Returns:
+        Path, optional: Their folder, or None without the toolbox.
+    """
     spec = importlib.util.find_spec(package)
     if spec is None:
         return None
@@ -100,8 +118,8 @@ def _spell_configs(root: Path, prefix: str) -> dict[str, str]:
 def _all_configs() -> dict[str, str]:
     """All configs that could be meant: of the toolboxes and our own."""
     found = {}
-    for package in _EXTRAS:
-        root = _upstream_configs(package)
+    for package in TOOLBOXES:
+        root = upstream_configs(package)
         if root is not None:
             found |= _spell_configs(root, f'{package}::')
     return found | _spell_configs(
@@ -158,7 +176,7 @@ def toolbox(cfg: Config) -> str | None:
 
 def _how_to_install(missing: object) -> str:
     """What to do about a toolbox that is missing."""
-    extra = next((extra for name, extra in _EXTRAS.items()
+    extra = next((extra for name, extra in TOOLBOXES.items()
                   if name in str(missing)), 'all')
     return ('Install it with: bash tools/install.sh, or: pip install '
             f"'nl_plugins[{extra}]'")
