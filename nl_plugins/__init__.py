@@ -19,16 +19,17 @@ from .blocks import (
 from .insertion import WithBlocks
 from .registry import HOOKS, LAZY, MODELS
 from .upgrading import UpgradeNonLocalHook, upgrade
+from .visualization.hook import AttentionVisualizationHook
 
 __version__ = '0.1.0'
 
 compat.install()
 
 __all__ = [
-    'DisentangledNonLocal1d', 'DisentangledNonLocal2d',
-    'DisentangledNonLocal3d', 'HOOKS', 'MODELS', 'NonLocal1d',
-    'NonLocal2d', 'NonLocal3d', 'UpgradeNonLocalHook', 'WithBlocks',
-    'functional', 'upgrade'
+    'AttentionVisualizationHook', 'DisentangledNonLocal1d',
+    'DisentangledNonLocal2d', 'DisentangledNonLocal3d', 'HOOKS', 'MODELS',
+    'NonLocal1d', 'NonLocal2d', 'NonLocal3d', 'UpgradeNonLocalHook',
+    'WithBlocks', 'functional', 'upgrade'
 ]
 
 

@@ -5,10 +5,12 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
+import torch
 from mmengine.config import DictAction
 
-from .errors import RunError
+from .errors import OptionError, RunError
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,3 +67,56 @@ def clear_errors() -> Iterator[None]:
         if message.startswith('Caught '):  # with the traceback of a worker
             message = message.rpartition(f'{type(error).__name__}: ')[2]
         sys.exit(f'error: {message.strip()}')
+
+
+def sizes(text: str) -> tuple[int, ...]:
+    """An argument such as ``64``, ``64x128`` or ``8x224x224``."""
+    parts = text.lower().split('x')
+    if len(parts) > 3 or not all(
+            part.isdecimal() and int(part) for part in parts):
+        raise argparse.ArgumentTypeError(
+            f'{text!r} is not L, HxW or TxHxW with numbers of at least 1')
+    return tuple(map(int, parts))
+
+
+def natural(text: str) -> int:
+    """An argument that is an integer of at least 0."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(
+            f'{text!r} is no integer of at least 0')
+    return int(text)
+
+
+def positive(text: str) -> int:
+    """An argument that is an integer of at least 1."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(
+            f'{text!r} is no integer of at least 1')
+    return int(text)
+
+
+def device(text: str) -> str:
+    """An argument that names a device of this machine."""
+    try:
+        torch.empty(0, device=text)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise argparse.ArgumentTypeError(
+            f'{text!r} is no device of this machine: {reason}') from None
+    return text
+
+
+def make_folder(path: Path) -> None:
+    """Make the folder of results before anything long begins.
+
+    Args:
+        path (Path): The folder, which may exist.
+
+    Raises:
+        OptionError: If it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OptionError(
+            f'the folder {path} cannot be made: {error.strerror}') from error

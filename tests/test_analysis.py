@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from nl_plugins.analysis import _input_shape, measure_complexity
+from nl_plugins.analysis import input_shape, measure_complexity
 from nl_plugins.errors import OptionError
 from nl_plugins.loading import load_config
 
@@ -88,7 +88,7 @@ def test_a_2d_recognizer_runs_all_its_frames():
 ])
 def test_the_input_is_that_of_the_pipeline(name, shape):
     cfg = load_config(f'mmaction::recognition/{name}')
-    assert _input_shape(cfg, 'mmaction') == shape
+    assert input_shape(cfg) == shape
 
 
 def test_an_input_that_is_not_said_is_asked_for():

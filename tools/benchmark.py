@@ -7,18 +7,11 @@ from pathlib import Path
 import mmcv
 import torch
 
+from nl_plugins import command_line
 from nl_plugins.benchmark.forms import compare_forms
 from nl_plugins.benchmark.measure import BLOCKS, DTYPES, Case, compare
 from nl_plugins.benchmark.models import compare_models
 from nl_plugins.benchmark.output import plot, to_markdown, write_csv
-
-
-def size(text: str) -> tuple[int, ...]:
-    sizes = tuple(int(part) for part in text.lower().split('x'))
-    if not 1 <= len(sizes) <= 3 or min(sizes) < 1:
-        raise argparse.ArgumentTypeError(
-            f'{text!r} is not L, HxW or TxHxW with numbers of at least 1')
-    return sizes
 
 
 def parse_args() -> argparse.Namespace:
@@ -28,7 +21,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--sizes',
         nargs='+',
-        type=size,
+        type=command_line.sizes,
         default=[(64, 128)],
         metavar='HxW',
         help='size of the input: L, HxW or TxHxW (default: 64x128)')

@@ -7,10 +7,6 @@ from nl_plugins import command_line, loading
 from nl_plugins.analysis import measure_complexity
 
 
-def sizes(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.lower().split('x'))
-
-
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
@@ -20,7 +16,7 @@ def parse_args() -> argparse.Namespace:
         help='paths or names of configs; the first one is the baseline')
     parser.add_argument(
         '--shape',
-        type=sizes,
+        type=command_line.sizes,
         metavar='[Tx]HxW',
         help='size of the input (default: the clips or crops of training, '
         '800x1280 for detection)')

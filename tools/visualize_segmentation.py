@@ -5,12 +5,11 @@ The images are those that the first model is tested on.
 import argparse
 from pathlib import Path
 
-from mmengine.runner import CheckpointLoader
-from torch import nn
-
-from nl_plugins import checks, command_line, loading, upgrade
+from nl_plugins import checks, command_line, loading
 from nl_plugins.errors import OptionError
 from nl_plugins.visualization import attention_maps, predictions
+from nl_plugins.visualization.records import find_blocks
+from nl_plugins.visualization.samples import load_model
 
 
 def parse_args() -> argparse.Namespace:
@@ -47,24 +46,9 @@ def parse_args() -> argparse.Namespace:
         required=True,
         metavar='DIR',
         help='write predictions.png and attention.png there')
-    parser.add_argument('--device', default='cpu')
+    parser.add_argument(
+        '--device', type=command_line.device, default='cpu')
     return parser.parse_args()
-
-
-def load_model(config: str, checkpoint: str, device: str) -> nn.Module:
-    """A segmentor that is certain to have the checkpoint's parameters.
-
-    Upstream's non-local blocks become ours, which can be looked into.
-    """
-    checks.check_checkpoint(checkpoint)
-    cfg = loading.load_config(config)
-    checks.check_datasets(cfg, 'test')
-    from mmseg.apis import init_model
-    model = init_model(cfg, device=device)
-    content = CheckpointLoader.load_checkpoint(checkpoint, 'cpu')
-    checks.check_fit(model, content, checkpoint, config)
-    upgrade(model)
-    return model
 
 
 def main() -> None:
@@ -74,6 +58,8 @@ def main() -> None:
         if len(set(names)) < len(names):
             raise OptionError('each --model needs a name of its own, but got '
                               + ', '.join(names))
+        for _, config, _ in args.models:
+            checks.check_datasets(loading.load_config(config), 'test')
         models = {
             name: load_model(config, checkpoint, args.device)
             for name, config, checkpoint in args.models
@@ -88,7 +74,7 @@ def main() -> None:
             with_block = {
                 name: model
                 for name, model in models.items()
-                if attention_maps.find_blocks(model)
+                if find_blocks(model)
             }
             queries = [(dataset.get_data_info(n)['img_path'], (x, y))
                        for n, x, y in args.points]

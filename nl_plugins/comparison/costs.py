@@ -3,14 +3,17 @@
 Memory is measured in a process of its own for each model, time for all of
 them in turns in one process, as in :mod:`nl_plugins.benchmark.measure`.
 """
+import logging
 import math
 import statistics
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from typing import NamedTuple
 
 import torch
+from mmengine.logging import MMLogger
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
@@ -109,11 +112,18 @@ def _tell(message: str) -> None:
 def _build_step(config: str, phase: str,
                 setting: Setting) -> Callable[[], None]:
     """What is measured, ready to run."""
+    # One line for each parameter from the optimizer's constructor.
+    MMLogger.get_current_instance().setLevel(logging.ERROR)
+    warnings.simplefilter('ignore')
     cfg = load_config(config)
     init_default_scope(toolbox(cfg))
+    shape = input_shape(cfg, setting.shape)
+    if 'size' in (cfg.model.get('data_preprocessor') or {}):
+        # MMSegmentation pads what is smaller.
+        cfg.model.data_preprocessor.size = shape
     model = revert_sync_batchnorm(MODELS.build(cfg.model)).to(setting.device)
     training = phase == 'training'
-    batch = synthetic_batch(cfg, model, input_shape(cfg, setting.shape),
+    batch = synthetic_batch(cfg, model, shape,
                             setting.batch_size if training else 1)
     optimizer = None
     if training:

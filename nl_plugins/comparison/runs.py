@@ -37,6 +37,7 @@ class Run(NamedTuple):
         val (list[dict]): Evaluations, with the ``'iteration'`` they followed.
         work_dir (Path): Where it ran.
         name (str): Name of its config, without ``.py``.
+        seed (int, optional): Its seed, None if none was set.
         settings (dict[str, Any]): Its config with dotted keys, without what
             concerns one run alone (seed, folders).
         state (str): What is wrong with it, such as ``'5 of 12 epochs'`` or
@@ -46,6 +47,7 @@ class Run(NamedTuple):
     val: list[dict]
     work_dir: Path = Path()
     name: str = ''
+    seed: int | None = None
     settings: dict[str, Any] = {}
     state: str = ''
 
@@ -131,7 +133,8 @@ def read_run(work_dir: str | Path) -> Run:
         raise FileNotFoundError(
             f'{work_dir} has no */vis_data/scalars.json of a training')
     return Run(
-        train, val, work_dir, _config_name(work_dir, text), {
+        train, val, work_dir, _config_name(work_dir, text),
+        settings.get('randomness.seed'), {
             key: value for key, value in settings.items()
             if not key.startswith(_OF_ONE_RUN)
         }, _state(work_dir, settings, train, val))
@@ -170,14 +173,14 @@ def group_runs(runs: Iterable[Run]) -> list[list[Run]]:
         runs (Iterable[Run]): Runs of one model.
 
     Returns:
-        list[list[Run]]: In the order of their first runs.
+        list[list[Run]]: In the order of their first runs. An incomplete run
+        stands alone.
     """
     groups = []
     for run in runs:
-        group = next((g for g in groups
-                      if g[0].settings == run.settings
-                      and bool(g[0].train) == bool(run.train)), None)
-        if group is None:
+        group = next((g for g in groups if g[0].settings == run.settings
+                      and not g[0].state), None)
+        if group is None or run.state:
             groups.append([run])
         else:
             group.append(run)

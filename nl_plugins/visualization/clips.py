@@ -3,25 +3,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
-from mmengine.dataset import Compose, pseudo_collate
-from mmengine.registry import init_default_scope
 from torch import nn
 
-from ..errors import OptionError
-from .attention_maps import draw_panel, enlarged_maps, recorded_input
+from .attention_maps import draw_panel
+from .records import attention_from, choose_block, record
+from .samples import sample_from_file
 
 
 def clip_attention(
     model: nn.Module, video: str | Path, query: tuple[float, float]
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Attention of a model's block, seen from a pixel of the last frame.
+    """Attention of a model's last block, from a pixel of the last frame.
 
     Args:
-        model (nn.Module): Recognizer of
-            :func:`mmaction.apis.init_recognizer`, with one non-local block
-            for clips.
+        model (nn.Module): Recognizer with its config as ``cfg``.
         video (str | Path): File of the video. Of several clips and crops,
             the first one is looked at.
         query (tuple[float, float]): Column and row of the query pixel, in
@@ -33,37 +29,13 @@ def clip_attention(
         (``'pairwise'``, ``'unary'``) enlarged to them, ``(T, H, W)``.
 
     Raises:
-        OptionError: If the model has not exactly one non-local block, it is
+        OptionError: If the model has no non-local block, the last one is
             none for clips, or the frames have no such pixel.
     """
-    init_default_scope(model.cfg.default_scope)
-    data = Compose(model.cfg.test_pipeline)(
-        dict(filename=str(video), label=-1, start_index=0, modality='RGB'))
-    frames = data['inputs']
-    with recorded_input(model) as (block, features), torch.no_grad():
-        if block.ndim != 3:
-            raise OptionError(f'the block must be one for clips, but it is a '
-                              f'{type(block).__name__}')
-        model.test_step(pseudo_collate([data]))
-    if frames.dim() == 5:  # clips
-        frames = frames[0].transpose(0, 1)
-    else:  # frames of a 2D recognizer, of all its crops
-        frames = frames[:block.num_frames]
-    frames = frames.permute(0, 2, 3, 1).numpy()
-    count, height, width = frames.shape[:3]
-    if not (0 <= query[0] < width and 0 <= query[1] < height):
-        raise OptionError(f'{query} is no pixel (column, row) of {video}, '
-                          f'which the model sees with {width} x {height}')
-    first = features[0][:block.num_frames or 1]
-    size = (block.num_frames, *first.shape[2:]) if block.num_frames else (
-        first.shape[2:])
-    position = torch.tensor([[
-        size[0] - 1,
-        int(query[1] / height * size[1]),
-        int(query[0] / width * size[2])
-    ]])
-    return frames, enlarged_maps(block, first, position,
-                                 (count, height, width))
+    seen = record(model, sample_from_file(model.cfg, video),
+                  choose_block(model)[1])
+    maps = attention_from(seen, query, frame=-1)
+    return seen.frames, {term: m.weights for term, m in maps.items()}
 
 
 def draw_clip_attention(models: Mapping[str, nn.Module],

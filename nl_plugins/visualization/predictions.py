@@ -11,7 +11,8 @@ from mmengine.registry import DATASETS, init_default_scope
 from torch import nn
 
 from ..errors import OptionError
-from .attention_maps import infer
+from .records import run
+from .samples import sample_from_file
 
 
 def dataset_of(model: nn.Module) -> BaseDataset:
@@ -80,8 +81,9 @@ def draw_predictions(models: Mapping[str, nn.Module], samples: Sequence[int],
                               f'{truth.img_path}')
         maps = {'ground truth': truth.gt_sem_seg.data[0].numpy()}
         for name, model in models.items():
-            predicted = infer(model, truth.img_path).pred_sem_seg
-            maps[name] = predicted.data[0].cpu().numpy()
+            predicted = run(model,
+                            sample_from_file(model.cfg, truth.img_path))
+            maps[name] = predicted.pred_sem_seg.data[0].cpu().numpy()
         for labels in maps.values():
             occurring.update(np.unique(labels).tolist())
         image = mmcv.imread(truth.img_path, channel_order='rgb')

@@ -1,0 +1,256 @@
+"""A comparison as tables, in Markdown and as CSV."""
+import csv
+import math
+import statistics
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from terminaltables import GithubFlavoredMarkdownTable
+
+from .costs import PHASES, Cost
+from .models import Comparison, Group
+from .runs import Metric, Run, describe_difference, mean_and_spread
+
+
+class Table(NamedTuple):
+    """A table: what stands above it, its head, its rows and a remark."""
+    title: str
+    head: list[str]
+    rows: list[list[str]]
+    remark: str = ''
+
+
+def tables(comparison: Comparison, group: Group) -> list[Table]:
+    """What is known of the models of a baseline.
+
+    Args:
+        comparison (Comparison): The whole.
+        group (Group): One of its groups.
+
+    Returns:
+        list[Table]: Size, what each step takes, what was trained and what
+        was published, as far as there is anything.
+    """
+    found = [_sizes(group)]
+    if any(model.costs for model in group.models):
+        found.append(_costs(comparison, group))
+    if comparison.searched:
+        found.append(_results(comparison, group))
+    if group.published:
+        found.append(_published(group))
+    return found
+
+
+def to_markdown(comparison: Comparison) -> str:
+    """A comparison as text.
+
+    Args:
+        comparison (Comparison): What was found.
+
+    Returns:
+        str: Markdown that is also readable as it is.
+    """
+    parts = []
+    for group in comparison.groups:
+        parts.append(f'## {group.models[0].name}')
+        for table in tables(comparison, group):
+            rows = [table.head, *table.rows]
+            parts += [f'### {table.title}',
+                      GithubFlavoredMarkdownTable(rows).table]
+            if table.remark:
+                parts.append(table.remark)
+    return '\n\n'.join(parts) + '\n'
+
+
+def write_csv(comparison: Comparison, folder: str | Path) -> None:
+    """Write the figures as they are: s, bytes, numbers.
+
+    Args:
+        comparison (Comparison): What was found.
+        folder (str | Path): Gets ``models.csv``, one row for each model, and
+            ``runs.csv``, one for each run and metric.
+    """
+    models = [(group, model) for group in comparison.groups
+              for model in group.models]
+    with open(Path(folder, 'models.csv'), 'w', newline='') as file:
+        writer = csv.writer(file)
+        writer.writerow([
+            'baseline', 'config', 'blocks', 'input', 'parameters', 'flops',
+            'error', *(f'{phase}_{name}' for phase in PHASES
+                       for name in ('seconds', 'seconds_min', 'seconds_max',
+                                    'bytes', 'error'))
+        ])
+        for group, model in models:
+            found = model.complexity
+            writer.writerow([
+                group.models[0].config, model.config, model.blocks,
+                *(('x'.join(map(str, found.shape)), found.parameters,
+                   found.flops) if found else ('', '', '')), model.error,
+                *(value for phase in PHASES for value in _cost_fields(
+                    model.costs.get(phase, Cost())))
+            ])
+    with open(Path(folder, 'runs.csv'), 'w', newline='') as file:
+        writer = csv.writer(file)
+        writer.writerow(['config', 'work_dir', 'seed', 'state', 'iterations',
+                         'seconds_per_iteration', 'training_seconds',
+                         'metric', 'last', 'best'])
+        for _, model in models:
+            for run in (run for runs in model.runs for run in runs):
+                fields = [model.config, run.work_dir, run.seed, run.state]
+                if run.train:
+                    fields += [run.train[-1]['iteration'],
+                               run.seconds_per_iteration,
+                               run.training_seconds]
+                else:
+                    fields += ['', '', '']
+                for metric in run.metrics() or [None]:
+                    values = run.values(metric) if metric else []
+                    writer.writerow([
+                        *fields, *((metric.name, values[-1], max(values))
+                                   if values else ('', '', ''))
+                    ])
+
+
+def shared_metrics(group: Group) -> list[Metric]:
+    """The metrics that any run of a group has."""
+    return list(dict.fromkeys(
+        metric for model in group.models for runs in model.runs
+        for run in runs for metric in run.metrics()))
+
+
+def _sizes(group: Group) -> Table:
+    first = group.models[0].complexity
+    rows = []
+    for model in group.models:
+        row, found = [model.name, model.blocks or 'none'], model.complexity
+        if found is None:
+            rows.append([*row, f'fails: {model.error}', '', ''])
+            continue
+        rows.append([
+            *row, ' x '.join(map(str, found.shape)),
+            f'{found.parameters / 1e6:.2f} M'
+            + _ratio(found.parameters, first and first.parameters),
+            f'{found.flops / 1e9:.4g} G'
+            + _ratio(found.flops, first and first.flops)
+        ])
+    return Table(
+        'Size', ['model', 'blocks', 'input', 'parameters', 'FLOPs'], rows,
+        'In brackets the ratio to the baseline, here and below. A '
+        'multiplication with its addition counts as one FLOP.')
+
+
+def _costs(comparison: Comparison, group: Group) -> Table:
+    setting = comparison.setting
+    head, rows = ['model'], [[model.name] for model in group.models]
+    for phase in PHASES:
+        head += [f'{phase} time', f'{phase} spread', f'{phase} memory']
+        first = group.models[0].costs[phase]
+        for model, row in zip(group.models, rows):
+            cost = model.costs[phase]
+            if cost.error:
+                row += [f'fails: {cost.error}', '', '']
+                continue
+            row += [
+                _seconds(cost.median) + _ratio(cost.median, first.median),
+                f'{_seconds(min(cost.seconds))} to '
+                f'{_seconds(max(cost.seconds))}',
+                f'{cost.bytes / 2**20:.0f} MB'
+                + _ratio(cost.bytes, first.bytes)
+            ]
+    turns = max(len(model.costs[phase].seconds) for model in group.models
+                for phase in PHASES)
+    return Table(
+        'Time and memory', head, rows,
+        f'Measured side by side on {setting.device}, fp32: median of {turns} '
+        'turns, smallest to largest; inference with batch 1, training steps '
+        f'with batch {setting.batch_size}; noise as input, random weights. '
+        'Memory: weights, activations and, in training, gradients and the '
+        "optimizer's state.")
+
+
+def _results(comparison: Comparison, group: Group) -> Table:
+    metrics = shared_metrics(group)
+    head = ['model', 'runs']
+    for metric in metrics:
+        head += [f'{metric.name}, last', f'gain in {metric.name}',
+                 f'{metric.name}, best']
+    head += ['s/iteration', 'training', 'remark']
+    baseline = next((runs for runs in group.models[0].runs
+                     if not runs[0].state), [])
+    rows = []
+    for model in group.models:
+        if not model.runs:
+            rows.append([model.name, '0', *[''] * (len(head) - 3),
+                         f'no run below {", ".join(comparison.searched)}'])
+        for runs in model.runs:
+            row = [model.name, str(len(runs))]
+            for metric in metrics:
+                row += _reached(metric, runs, baseline)
+            remarks = [runs[0].state]
+            if runs[0].settings and runs[0] is not model.runs[0][0]:
+                remarks.append(describe_difference(runs[0], model.runs[0][0]))
+            times = [run.seconds_per_iteration for run in runs if run.train]
+            total = [run.training_seconds for run in runs if run.train]
+            rows.append([
+                *row, mean_and_spread(times, 3) if times else '',
+                _hours(statistics.mean(total)) if total else '',
+                '; '.join(filter(None, remarks))
+            ])
+    return Table(
+        'Trained', head, rows,
+        'Mean and sample standard deviation over runs that differ in their '
+        'seed alone; gain: of the mean of the last evaluations over the '
+        "baseline's; training: time of the iterations by the runner's own "
+        'clock, without evaluations.')
+
+
+def _reached(metric: Metric, runs: list[Run],
+             baseline: list[Run]) -> tuple[str, str, str]:
+    """Cells of a metric: last, gain over the baseline, best."""
+    values = [found for run in runs if (found := run.values(metric))]
+    if not values:
+        return '', '', ''
+    digits = 1 if metric.factor != 1 or metric.name == 'mIoU' else 3
+    last = [found[-1] for found in values]
+    other = [found[-1] for run in baseline if (found := run.values(metric))]
+    gain = ''
+    if other and runs is not baseline:
+        gain = (f'{statistics.mean(last) - statistics.mean(other):+.{digits}f}'
+                )
+    return (mean_and_spread(last, digits), gain,
+            mean_and_spread([max(found) for found in values], digits))
+
+
+def _published(group: Group) -> Table:
+    return Table(
+        'Published by upstream for the baseline',
+        ['model', 'data set', 'task', 'metric', 'value'],
+        [[result.model, result.dataset, result.task, name, str(value)]
+         for result in group.published
+         for name, value in result.metrics.items()],
+        "From the installed toolbox's metafile.")
+
+
+def _cost_fields(cost: Cost) -> Iterable:
+    if not cost.seconds:
+        return '', '', '', '', cost.error
+    return (cost.median, min(cost.seconds), max(cost.seconds), cost.bytes,
+            cost.error)
+
+
+def _ratio(value: float, other: float | None) -> str:
+    """How often another value is in one, in brackets."""
+    if not other or math.isnan(other):
+        return ''
+    return f' ({value / other:.2f}x)'
+
+
+def _seconds(value: float) -> str:
+    return f'{value:.3g} s' if value >= 1 else f'{1e3 * value:.3g} ms'
+
+
+def _hours(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f'{minutes // 60} h {minutes % 60:02d} min' if (
+        minutes >= 60) else f'{seconds / 60:.1f} min'

@@ -1,0 +1,178 @@
+"""Records of models as pictures of mmengine's visualizers."""
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.registry import VISUALIZERS
+from mmengine.structures import BaseDataElement
+from mmengine.visualization import Visualizer
+from torch import nn
+
+from .records import (
+    Record,
+    attention_from,
+    choose_block,
+    default_points,
+    describe_change,
+    record,
+    run,
+    switched_off,
+    whole_images,
+)
+
+#: Frames of a strip, and the width in pixels that a panel has at least.
+_FRAMES, _WIDTH = 8, 240
+_TITLE = 22  # pixels above a panel
+
+
+def build_visualizer(cfg: Config, save_dir: str,
+                     dataset_meta: dict) -> Visualizer:
+    """Build the visualizer of a config, with all its backends.
+
+    Args:
+        cfg (Config): The config.
+        save_dir (str): Where its backends write.
+        dataset_meta (dict): Classes and colours of the data.
+
+    Returns:
+        Visualizer: The toolbox's own.
+    """
+    options = dict(cfg.get('visualizer') or dict(type='Visualizer'))
+    if not options.get('vis_backends'):
+        options['vis_backends'] = [dict(type='LocalVisBackend')]
+    options |= dict(name=f'attention in {save_dir}', save_dir=save_dir)
+    visualizer = VISUALIZERS.build(options)
+    visualizer.dataset_meta = dataset_meta
+    return visualizer
+
+
+def draw(model: nn.Module,
+         data: dict[str, Any],
+         visualizer: Visualizer,
+         name: str,
+         points: Sequence[tuple[float, float]] = (),
+         block: str | None = None,
+         step: int = 0) -> list[str]:
+    """Draw what a block attends to and what it changes in the prediction.
+
+    One picture for each point: what the model sees with the point, the
+    pairwise and the unary map over it, with their largest weight in
+    multiples of the mean; of a video the frames side by side, the point in
+    the middle one. One or two for the predictions with and without the
+    block.
+
+    Args:
+        model (nn.Module): Detector, segmentor or recognizer in evaluation
+            mode.
+        data (dict[str, Any]): A sample as the data set gives it.
+        visualizer (Visualizer): Gets the pictures.
+        name (str): Beginning of their names.
+        points (Sequence[tuple[float, float]]): Query pixels, column and row
+            in the original image, or in the frames of a video as the model
+            sees them. Defaults to none, those of :func:`.records.
+            default_points`.
+        block (str, optional): Name of the block. Defaults to None, the last
+            one.
+        step (int): Step of the training. Defaults to 0.
+
+    Returns:
+        list[str]: Lines that say what the block changes.
+
+    Raises:
+        OptionError: If there is no such block or pixel, or the block is not
+            for such data.
+    """
+    _, module = choose_block(model, block)
+    seen = record(model, data, module)
+    middle = len(seen.frames) // 2
+    for number, point in enumerate(points or default_points(seen)):
+        maps = attention_from(seen, point, middle)
+        visualizer.add_image(f'{name}_point{number}',
+                             _panels(visualizer, seen, point, middle, maps),
+                             step)
+    with whole_images(model), switched_off(module):
+        without = run(model, data)
+    lines = describe_change(seen.result, without,
+                            (visualizer.dataset_meta or {}).get('classes'))
+    _draw_change(visualizer, seen, without, lines, name, step)
+    return lines
+
+
+def _panels(visualizer: Visualizer, seen: Record, point: tuple[float, float],
+            middle: int, maps: dict) -> np.ndarray:
+    """The input, and each map over it: side by side, strips on one another.
+    """
+    count = len(seen.frames)
+    shown = np.arange(count)
+    if count > _FRAMES:
+        # evenly spaced, the middle one among them
+        shown = middle + (np.arange(_FRAMES) - _FRAMES // 2) * (
+            count // _FRAMES)
+    factor = -(-_WIDTH // seen.frames.shape[2])
+    frames = seen.frames[shown].repeat(factor, axis=1).repeat(factor, axis=2)
+    strip = np.concatenate(list(frames), axis=1)
+
+    scale = [factor * seen.frames.shape[2 - d] / seen.original[1 - d]
+             for d in range(2)]
+    mark = np.array([[point[0] * scale[0], point[1] * scale[1]]])
+    mark[0, 0] += list(shown).index(middle) * frames.shape[2]
+    title = 'query'
+    if count > 1:
+        title += f' in frame {middle + 1} of {count}'
+    panels = [_titled(visualizer, strip, title, mark)]
+    for term, found in maps.items():
+        weights = np.concatenate(list(found.weights[shown]), axis=1)
+        weights = torch.from_numpy(weights)[None]
+        # one scale of colours for all frames
+        heat = visualizer.draw_featmap(
+            weights, strip, resize_shape=strip.shape[:2], alpha=.5)
+        panels.append(
+            _titled(visualizer, heat,
+                    f'{term}, peak {found.peak:.3g} x mean', mark))
+    return np.concatenate(panels, axis=int(count == 1))
+
+
+def _titled(visualizer: Visualizer, image: np.ndarray, title: str,
+            mark: np.ndarray) -> np.ndarray:
+    """A picture with a cross at a position and a title above it."""
+    bar = np.full((_TITLE, image.shape[1], 3), 255, np.uint8)
+    visualizer.set_image(np.concatenate([bar, image]))
+    visualizer.draw_texts(title, np.array([4, 3]), 9, 'black')
+    visualizer.draw_points(mark + [0, _TITLE], 'lime', '+',
+                           np.array([120]))
+    return visualizer.get_image()
+
+
+def _draw_change(visualizer: Visualizer, seen: Record,
+                 without: BaseDataElement, lines: list[str], name: str,
+                 step: int) -> None:
+    """The predictions with and without the block."""
+    if 'pred_score' in without:  # classes of a video
+        page = np.full((_TITLE * (len(lines) + 1), 560, 3), 255, np.uint8)
+        visualizer.set_image(page)
+        for number, line in enumerate(lines):
+            visualizer.draw_texts(
+                line, np.array([8, _TITLE * number + 8]), 10, 'black')
+        visualizer.add_image(f'{name}_change', visualizer.get_image(), step)
+        return
+    height, width = seen.original
+    image = cv2.resize(seen.frames[0], (width, height))
+    for suffix, result in (('with', seen.result), ('without', without)):
+        visualizer.add_datasample(
+            f'{name}_{suffix}_block', image, result.cpu(), draw_gt=False,
+            step=step)
+    if 'seg_logits' not in without:
+        return
+    one, other = (_probabilities(result.seg_logits.data)
+                  for result in (seen.result, without))
+    change = (one - other).abs().sum(dim=0, keepdim=True).cpu() / 2
+    visualizer.add_image(f'{name}_change',
+                         visualizer.draw_featmap(change, image), step)
+
+
+def _probabilities(logits: torch.Tensor) -> torch.Tensor:
+    """Of each class, ``(C, H, W)``; a single one has a sigmoid."""
+    return logits.softmax(dim=0) if len(logits) > 1 else logits.sigmoid()

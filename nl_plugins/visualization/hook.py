@@ -1,0 +1,96 @@
+"""Attention during training."""
+from collections.abc import Sequence
+
+from mmengine.dist import master_only
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+
+from ..errors import OptionError
+from ..registry import HOOKS
+
+
+@HOOKS.register_module()
+class AttentionVisualizationHook(Hook):
+    """Draws what a block attends to every some iterations.
+
+    The pictures of :func:`nl_plugins.visualization.drawing.draw`, of a few
+    samples of the validation, go to all backends of the runner's visualizer
+    (files below ``vis_data/vis_image``, TensorBoard).
+
+    .. code-block:: python
+
+        custom_hooks = [
+            dict(type='nl_plugins.AttentionVisualizationHook', interval=500)]
+
+    Args:
+        interval (int): Iterations between the pictures. Defaults to 1000.
+        samples (Sequence[int]): Numbers of samples in the data set of the
+            validation. Defaults to ``(0, 1)``.
+        points (Sequence[tuple[float, float]]): Query pixels, column and
+            row. Defaults to none, those of the tool
+            ``visualize_attention.py``.
+        block (str, optional): Name of a block in the model, such as
+            ``'backbone.layer3.5.non_local_block'``. Defaults to None, the
+            last one.
+
+    Raises:
+        OptionError: If ``interval`` is no integer of at least 1, or at the
+            start of the training if there is no such block, no validation,
+            or no such sample in it.
+    """
+    priority = 'LOW'
+
+    def __init__(self,
+                 interval: int = 1000,
+                 samples: Sequence[int] = (0, 1),
+                 points: Sequence[tuple[float, float]] = (),
+                 block: str | None = None) -> None:
+        if not isinstance(interval, int) or interval < 1:
+            raise OptionError('interval must be an integer of at least 1, '
+                              f'but got {interval!r}')
+        self.interval = interval
+        self.samples = samples
+        self.points = points
+        self.block = block
+
+    def before_train(self, runner: Runner) -> None:
+        from .records import choose_block
+        if runner.val_loop is None:
+            raise OptionError('AttentionVisualizationHook draws samples of '
+                              'the validation, and the config has none')
+        choose_block(_unwrapped(runner), self.block)
+        number = len(runner.val_dataloader.dataset)
+        for sample in self.samples:
+            if not 0 <= sample < number:
+                raise OptionError(
+                    f'AttentionVisualizationHook: {sample} is no sample of '
+                    f'the validation, they are 0 to {number - 1}')
+
+    @master_only
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None,
+                         outputs=None) -> None:
+        if not self.every_n_train_iters(runner, self.interval):
+            return
+        from .drawing import draw
+        model = _unwrapped(runner)
+        modes = [(module, module.training) for module in model.modules()]
+        model.eval()
+        try:
+            for sample in self.samples:
+                lines = draw(model, runner.val_dataloader.dataset[sample],
+                             runner.visualizer, f'attention_{sample}',
+                             self.points, self.block, runner.iter + 1)
+                print_log(f'attention of sample {sample}: {"; ".join(lines)}',
+                          logger='current')
+        finally:
+            # not train(): what the model has frozen stays so
+            for module, training in modes:
+                module.training = training
+
+
+def _unwrapped(runner: Runner):
+    """The model without what distributes it."""
+    model = runner.model
+    return model.module if is_model_wrapper(model) else model

@@ -1,0 +1,106 @@
+"""Models with their weights, and images and videos as these take them."""
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.dataset import Compose
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import DATASETS, MODELS, init_default_scope
+from mmengine.runner import CheckpointLoader
+from torch import nn
+
+from ..checks import check_checkpoint, check_fit
+from ..errors import OptionError
+from ..loading import load_config, toolbox
+from ..upgrading import upgrade
+
+
+def load_model(config: str, checkpoint: str, device: str = 'cpu') -> nn.Module:
+    """Build a model that is certain to have a checkpoint's parameters.
+
+    Upstream's non-local blocks become ours, which can be looked into.
+
+    Args:
+        config (str): Path or name of a config.
+        checkpoint (str): Path or URL of a checkpoint of this model.
+        device (str): Where to run. Defaults to ``'cpu'``.
+
+    Returns:
+        nn.Module: The model in evaluation mode, with its config as ``cfg``
+        and the classes of its data as ``dataset_meta``.
+
+    Raises:
+        ConfigNotFoundError: There is no such config.
+        CheckpointNotFoundError: There is no such checkpoint.
+        CheckpointMismatchError: The checkpoint belongs to another model.
+    """
+    check_checkpoint(checkpoint)
+    cfg = load_config(config)
+    init_default_scope(toolbox(cfg))
+    model = revert_sync_batchnorm(MODELS.build(cfg.model))
+    content = CheckpointLoader.load_checkpoint(checkpoint, 'cpu')
+    check_fit(model, content, checkpoint, config)
+    upgrade(model)
+    model.cfg = cfg
+    model.dataset_meta = content.get('meta', {}).get(
+        'dataset_meta') or _metainfo(cfg)
+    model.to(device).eval()  # apart: ResNet3d.eval() returns nothing
+    return model
+
+
+def sample_from_file(cfg: Config, path: str | Path) -> dict[str, Any]:
+    """Run the test pipeline of a config on a file.
+
+    Args:
+        cfg (Config): Config of a detector, segmentor or recognizer.
+        path (str | Path): Image, or video for a recognizer.
+
+    Returns:
+        dict[str, Any]: ``'inputs'`` and ``'data_samples'``, as a data set
+        gives them.
+
+    Raises:
+        OptionError: The file does not exist or cannot be read.
+    """
+    if not Path(path).is_file():
+        raise OptionError(f"there is no file '{path}'")
+    scope = toolbox(cfg)
+    init_default_scope(scope)
+    if scope == 'mmaction':
+        info = dict(
+            filename=str(path), label=-1, start_index=0, modality='RGB')
+    else:
+        info = dict(img_path=str(path), img_id=0, reduce_zero_label=False,
+                    seg_fields=[], instances=[])
+    # A file has no annotations.
+    pipeline = Compose([
+        transform
+        for transform in cfg.get('test_pipeline') or _dataset(cfg).pipeline
+        if 'LoadAnnotations' not in str(transform['type'])
+    ])
+    try:
+        return pipeline(info)
+    except Exception as error:  # whatever a decoder may raise
+        kind = 'a video' if scope == 'mmaction' else 'an image'
+        reason = (str(error).strip().splitlines() or [repr(error)])[-1]
+        raise OptionError(
+            f'{path} cannot be read as {kind}: {reason}') from error
+
+
+def _dataset(cfg: Config) -> dict:
+    """Config of the data set that a model is tested on."""
+    dataset = cfg.test_dataloader.dataset
+    while 'pipeline' not in dataset:  # a wrapper
+        dataset = dataset.dataset
+    return dataset
+
+
+def _metainfo(cfg: Config) -> dict:
+    """The classes and colours of the data that a model is tested on."""
+    dataset = _dataset(cfg)
+    dataset_type = dataset.type
+    if isinstance(dataset_type, str):
+        with DATASETS.switch_scope_and_registry(None) as registry:
+            dataset_type = registry.get(dataset_type)
+    # MMAction2's data sets know numbers alone.
+    return dataset_type._load_metainfo(dataset.get('metainfo'))

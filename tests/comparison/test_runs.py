@@ -1,0 +1,110 @@
+"""Runs of all kinds, from the files that the runner leaves."""
+import math
+
+import pytest
+from comparison.recorded import train_records, write_run
+
+from nl_plugins.comparison.runs import (
+    describe_difference,
+    find_runs,
+    group_runs,
+    mean_and_spread,
+    read_run,
+)
+
+
+def test_a_complete_run(tmp_path):
+    write_run(tmp_path, train_records((1, 2), .2), seed=7)
+    run = read_run(tmp_path)
+    assert (run.name, run.seed, run.state) == ('model', 7, '')
+    assert [r['iteration'] for r in run.train] == [2, 4, 6, 8]
+    assert [r['iteration'] for r in run.val] == [4, 8]
+    metric, = run.metrics()
+    assert (metric.name, run.values(metric)) == ('box AP', [20, 40])
+    assert run.training_seconds == 8 * .5
+
+
+def test_a_resumed_run_is_one_with_what_it_went_on_from(tmp_path):
+    records = [*train_records((1, ), .2), *train_records((2, ), .9)][:-2]
+    write_run(tmp_path, records)
+    # It stopped after iteration 6 and goes on from the checkpoint of 4.
+    write_run(tmp_path, train_records((2, ), .2, time=1.),
+              stamp='20250101_010000', resume=True)
+    run = read_run(tmp_path)
+    assert [r['iteration'] for r in run.train] == [2, 4, 6, 8]
+    assert [r['time'] for r in run.train] == [.5, .5, 1., 1.]
+    assert run.values(run.metrics()[0]) == [20, 40]
+    assert run.state == ''
+
+
+def test_a_restarted_run_replaces_the_earlier_one(tmp_path):
+    write_run(tmp_path, train_records((1, 2), .4))
+    write_run(tmp_path, train_records((1, 2), .3), stamp='20250102_000000')
+    run = read_run(tmp_path)
+    assert run.values(run.metrics()[0]) == [30, 60]
+    assert len(run.train) == 4
+
+
+def test_a_test_is_no_run(tmp_path):
+    write_run(tmp_path / 'tested', [{'coco/bbox_mAP': .5, 'step': 0}])
+    write_run(tmp_path / 'both', train_records((1, 2), .2))
+    write_run(tmp_path / 'both', [{'coco/bbox_mAP': .9, 'step': 0}],
+              stamp='20250102_000000')
+    run, = find_runs([tmp_path])
+    assert run.work_dir == tmp_path / 'both'
+    assert run.values(run.metrics()[0])[-1] == 40
+
+
+def test_unfinished_and_broken_runs_say_so(tmp_path):
+    records = list(train_records((1, 2), .2))
+    write_run(tmp_path / 'a', records[:4])
+    write_run(tmp_path / 'b', records[:1])
+    write_run(tmp_path / 'c', [*records[:-2], dict(records[-2], loss=math.nan)
+                               ])
+    folder = write_run(tmp_path / 'd', records[:4])
+    with open(folder / 'scalars.json', 'a') as file:
+        file.write('{"loss": 0.')  # killed while writing
+    folder = write_run(tmp_path / 'e', records[:0])
+    (folder / 'scalars.json').unlink()
+    states = {run.work_dir.name: run.state for run in find_runs([tmp_path])}
+    assert states == dict(a='1 of 2 epochs', b='0 of 2 epochs',
+                          c='loss is nan', d='1 of 2 epochs', e='no record')
+
+
+def test_the_last_checkpoint_proves_that_a_run_is_complete(tmp_path):
+    records = list(train_records((1, 2), .2))[:-1]  # without its evaluation
+    write_run(tmp_path, records)
+    assert read_run(tmp_path).state == '1 of 2 epochs'
+    (tmp_path / 'last_checkpoint').write_text('/elsewhere/epoch_2.pth')
+    assert read_run(tmp_path).state == ''
+
+
+def test_runs_that_differ_in_their_seed_alone_are_together(tmp_path):
+    for name, options in dict(
+            a=dict(seed=0), b=dict(seed=1), c=dict(seed=0, lr=.2)).items():
+        write_run(tmp_path / name, train_records((1, 2), .2), **options)
+    write_run(tmp_path / 'd', train_records((1, ), .2))
+    groups = group_runs(find_runs([tmp_path]))
+    assert [[run.work_dir.name for run in g] for g in groups
+            ] == [['a', 'b'], ['c'], ['d']]
+    assert describe_difference(
+        groups[1][0], groups[0][0]) == 'optim_wrapper.optimizer.lr=0.2'
+
+
+def test_metrics_nobody_knows_are_shown_as_they_are(tmp_path):
+    write_run(tmp_path, [dict(loss=1., step=5, epoch=1),
+                         dict(RMSE=.25, time=1., step=1, note='x')])
+    run = read_run(tmp_path)
+    assert [(m.name, run.values(m)) for m in run.metrics()
+            ] == [('RMSE', [.25])]
+
+
+def test_a_folder_without_runs(tmp_path):
+    assert find_runs([tmp_path]) == []
+    with pytest.raises(FileNotFoundError, match=str(tmp_path)):
+        read_run(tmp_path)
+
+
+def test_mean_and_spread():
+    assert mean_and_spread([45.], 1) == '45.0'
+    assert mean_and_spread([40., 50.], 1) == '45.0 ± 7.1'

@@ -1,0 +1,84 @@
+"""Compare models with their upstream baseline.
+
+What they cost is measured side by side, what they reached is read from their
+runs.
+"""
+import argparse
+from pathlib import Path
+
+from nl_plugins import command_line
+from nl_plugins.comparison import models, page, tables
+from nl_plugins.comparison.costs import Setting
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        'configs',
+        nargs='+',
+        metavar='CONFIG',
+        help='paths or names of configs')
+    parser.add_argument(
+        '--baseline',
+        metavar='CONFIG',
+        help='what all of them are compared with (default: for each one the '
+        'upstream config that it inherits from)')
+    parser.add_argument(
+        '--work-dirs',
+        nargs='+',
+        default=[],
+        metavar='DIR',
+        help='work directories of trainings, or folders of them')
+    parser.add_argument(
+        '--shape',
+        type=command_line.sizes,
+        metavar='[Tx]HxW',
+        help='size of the input (default: the clips or crops of training, '
+        '800x1280 for detection)')
+    parser.add_argument(
+        '--batch-size',
+        type=command_line.positive,
+        default=2,
+        metavar='N',
+        help='samples of a measured training step (default: 2)')
+    parser.add_argument(
+        '--repeats',
+        type=command_line.natural,
+        default=5,
+        metavar='N',
+        help='turns in which time is measured; 0 measures neither time nor '
+        'memory (default: 5)')
+    parser.add_argument(
+        '--device', type=command_line.device, default='cpu',
+        help='such as cpu or cuda:0 (default: cpu)')
+    parser.add_argument(
+        '--out',
+        type=Path,
+        metavar='DIR',
+        help='write comparison.html, comparison.md, models.csv and runs.csv '
+        'there')
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    setting = Setting(args.shape, args.device, args.batch_size, args.repeats)
+    with command_line.clear_errors():
+        if args.out:
+            command_line.make_folder(args.out)
+        found = models.compare(args.configs, args.baseline, args.work_dirs,
+                               setting)
+    text = tables.to_markdown(found)
+    print(text)
+    for run in found.other_runs:
+        print(f'left out, of another config: {run.work_dir} ({run.name})')
+    if args.out:
+        (args.out / 'comparison.md').write_text(text)
+        tables.write_csv(found, args.out)
+        page.write_page(found, args.out / 'comparison.html')
+        print(f'written to {args.out}: comparison.html, comparison.md, '
+              'models.csv, runs.csv')
+
+
+if __name__ == '__main__':
+    main()
