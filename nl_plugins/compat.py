@@ -15,6 +15,8 @@ mmaction2 1.2.0        a video that cannot be read ends the run without
                        imports the toolbox
 mmengine 0.10.7        ``torch.load`` of PyTorch >= 2.6 refuses the types
                        that its own checkpoints hold
+mmengine 0.10.7        ``_base_`` takes ``package::name`` of OpenMMLab's
+                       packages alone
 mmengine 0.10.7        every launcher calls ``torch.cuda.set_device``, and
                        DDP gets ``device_ids``, also on a machine without
                        any accelerator
@@ -35,6 +37,7 @@ import pickle
 import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from unittest import mock
 
@@ -43,14 +46,14 @@ import mmengine.runner.checkpoint
 import numpy as np
 import torch
 from mmengine.analysis import complexity_analysis
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
 from mmengine.dist import is_main_process
 from mmengine.logging import HistoryBuffer, print_log
 from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
 from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 from mmengine.runner import CheckpointLoader
-from mmengine.utils import digit_version
+from mmengine.utils import check_file_exist, digit_version
 from torch import nn
 
 from .complexity import FLOP_HANDLES
@@ -69,6 +72,7 @@ def install() -> None:
         CheckpointLoader.load_checkpoint = classmethod(
             _explain_refusal(CheckpointLoader.load_checkpoint.__func__))
         mmengine.runner.checkpoint.load_url = _load_url
+    Config._get_cfg_path = staticmethod(_find_base(Config._get_cfg_path))
     for operator, handle in FLOP_HANDLES.items():
         complexity_analysis._DEFAULT_SUPPORTED_FLOP_OPS.setdefault(
             operator, handle)
@@ -224,6 +228,25 @@ def _load_url(url: str, model_dir=None, map_location=None, progress=True):
     """
     return torch.hub.load_state_dict_from_url(
         url, model_dir, map_location, progress, weights_only=None)
+
+
+# mmengine: configs of this package as bases --------------------------------
+
+
+def _find_base(find: Callable) -> Callable:
+    """Let ``_base_ = 'nl_plugins::...'`` name a config of this package."""
+
+    @functools.wraps(find)
+    def _get_cfg_path(cfg_path, filename):
+        package, _, name = cfg_path.partition('::')
+        if package != __package__:
+            return find(cfg_path, filename)
+        path = str(Path(__file__).parent / '.mim' / 'configs' / name)
+        check_file_exist(path)
+        # No scope: it would hide the toolbox, whose types these configs name.
+        return path, None
+
+    return _get_cfg_path
 
 
 # mmengine: distributed runs on the CPU -------------------------------------

@@ -13,17 +13,20 @@ from .errors import ConfigNotFoundError, ToolboxNotInstalledError
 
 #: The toolboxes that this project is for, with the extra that brings them.
 TOOLBOXES = dict(mmdet='det', mmseg='seg', mmaction='video')
+# Whose configs a wrong name may have meant.
+_PACKAGES = (*TOOLBOXES, __package__)
 
 
 def load_config(name: str,
                 options: dict | None = None,
                 work_dir: str | None = None,
                 launcher: str = 'none') -> Config:
-    """Load a config from a file or, by its name, from a toolbox.
+    """Load a config from a file or, by its name, from a package.
 
     Args:
         name (str): Path of a config, or its name in upstream's form, such as
-            ``'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'``.
+            ``'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'`` or
+            ``'nl_plugins::mask_rcnn/mask-rcnn_r50-nl-c4_fpn_1x_coco.py'``.
         options (dict, optional): Settings to override, with dotted keys.
             Defaults to None.
         work_dir (str, optional): Folder of logs and checkpoints. Defaults to
@@ -77,11 +80,12 @@ def find_config(name: str) -> Path:
         if path.is_file():
             return path
         raise ConfigNotFoundError(
-            f"there is no config '{name}'{_suggest(name, _all_configs())}")
-    if package not in MODULE2PACKAGE:
+            f"there is no config '{name}'"
+            f'{_suggest(name, _spell_configs(*_PACKAGES))}')
+    if package not in (*MODULE2PACKAGE, __package__):
         raise ConfigNotFoundError(
-            f"there is no config '{name}': '{package}' is not a toolbox of "
-            f'OpenMMLab{_suggest(package, {key: key for key in TOOLBOXES})}')
+            f"there is no config '{name}': '{package}' is no toolbox of "
+            f'OpenMMLab{_suggest(package, {key: key for key in _PACKAGES})}')
     root = upstream_configs(package)
     if root is None:
         raise ToolboxNotInstalledError(
@@ -89,19 +93,20 @@ def find_config(name: str) -> Path:
             f'{_how_to_install(package)}')
     if (root / inner).is_file():
         return root / inner
-    names = _spell_configs(root, f'{package}::')
     raise ConfigNotFoundError(
-        f"there is no config '{inner}' in {package}{_suggest(inner, names)}")
+        f"there is no config '{inner}' in {package}"
+        f'{_suggest(inner, _spell_configs(package))}')
 
 
 def upstream_configs(package: str) -> Path | None:
-    """Find the configs that a toolbox brings, without importing it.
+    """Find the configs that a package brings, without importing it.
 
     Args:
-        package (str): Name of the toolbox, such as ``'mmdet'``.
+        package (str): Name of a toolbox or of this package, such as
+            ``'mmdet'``.
 
     Returns:
-        Path, optional: Their folder, or None without the toolbox.
+        Path, optional: Their folder, or None without the package.
     """
     spec = importlib.util.find_spec(package)
     if spec is None:
@@ -109,21 +114,13 @@ def upstream_configs(package: str) -> Path | None:
     return Path(spec.submodule_search_locations[0], '.mim', 'configs')
 
 
-def _spell_configs(root: Path, prefix: str) -> dict[str, str]:
-    """Configs below a folder, and how each is written as an argument."""
-    names = (path.relative_to(root).as_posix() for path in root.rglob('*.py'))
-    return {name: prefix + name for name in names}
-
-
-def _all_configs() -> dict[str, str]:
-    """All configs that could be meant: of the toolboxes and our own."""
-    found = {}
-    for package in TOOLBOXES:
-        root = upstream_configs(package)
-        if root is not None:
-            found |= _spell_configs(root, f'{package}::')
-    return found | _spell_configs(
-        Path(__file__).parents[1] / 'configs', 'configs/')
+def _spell_configs(*packages: str) -> dict[str, str]:
+    """Configs of those packages that are installed, and their full names."""
+    roots = {package: upstream_configs(package) for package in packages}
+    found = [(path.relative_to(root).as_posix(), package)
+             for package, root in roots.items() if root
+             for path in root.rglob('*.py')]
+    return {name: f'{package}::{name}' for name, package in found}
 
 
 def _suggest(name: str, known: dict[str, str]) -> str:

@@ -16,6 +16,20 @@ def test_config_of_a_toolbox_by_its_name(monkeypatch):
     assert cfg.launcher == 'none'
 
 
+def test_own_config_by_its_name_as_argument_and_as_base(tmp_path):
+    name = ('nl_plugins::dnlnet/ablations/'
+            'dnl-unary_r50-d8_4xb2-40k_cityscapes-512x1024.py')
+    file = tmp_path / 'config.py'
+    file.write_text(f'_base_ = {name!r}\nwork_dir = None')
+    by_name, inherited = map(loading.load_config, (name, str(file)))
+    assert by_name.model.decode_head.type == 'nl_plugins.DNLHead'
+    assert by_name.model.decode_head.block.terms == ('unary', )
+    # as by its path, with no scope that hides the toolbox
+    assert inherited.to_dict() == by_name.to_dict() | {
+        'work_dir': inherited.work_dir
+    }
+
+
 def test_config_by_its_path(toy):
     assert toy(model__features=2).model.features == 2
 
@@ -31,8 +45,11 @@ def test_work_dir_of_the_config_is_kept(tmp_path):
     ('mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x.py', MASK_RCNN),
     ('mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py', MASK_RCNN),
     ('configs/mask_rcnn/mask-rcnn_r50-nl-c4_fpn_1x.py',
-     'configs/mask_rcnn/mask-rcnn_r50-nl-c4_fpn_1x_coco.py'),
+     'nl_plugins::mask_rcnn/mask-rcnn_r50-nl-c4_fpn_1x_coco.py'),
+    ('nl_plugins::mask_rcnn/mask-rcnn_r50-nl-c4_fpn_1x.py',
+     'nl_plugins::mask_rcnn/mask-rcnn_r50-nl-c4_fpn_1x_coco.py'),
     ('mmdett::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py', 'mmdet'),
+    ('nl_plugin::mask_rcnn/mask-rcnn_r50-nl-c4_fpn_1x_coco.py', 'nl_plugins'),
 ])
 def test_unknown_config(name, suggestion):
     with pytest.raises(errors.ConfigNotFoundError) as caught:
@@ -42,9 +59,10 @@ def test_unknown_config(name, suggestion):
     assert suggestion in str(caught.value).partition('did you mean')[2]
 
 
-def test_unknown_base(tmp_path):
+@pytest.mark.parametrize('package', ['mmdet', 'nl_plugins'])
+def test_unknown_base(package, tmp_path):
     file = tmp_path / 'config.py'
-    file.write_text("_base_ = 'mmdet::mask_rcnn/none.py'")
+    file.write_text(f"_base_ = '{package}::mask_rcnn/none.py'")
     with pytest.raises(
             errors.ConfigNotFoundError,
             match='a config that it inherits is missing: .*none.py'):

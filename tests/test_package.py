@@ -1,5 +1,6 @@
 """The package as a whole."""
 import configparser
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -52,3 +53,60 @@ def test_setup_cfg_names_the_version_and_the_extras():
     assert config['metadata']['version'] == 'attr: nl_plugins.__version__'
     extras = set(config['options.extras_require'])
     assert extras == {'det', 'seg', 'video', 'all', 'dev'}
+
+
+# What installs, tests or demonstrates a clone.
+OF_A_CLONE = {
+    'demo.py', 'demo.sh', 'environment.py', 'install.sh', 'lib.sh', 'test.sh'
+}
+
+
+@pytest.fixture(scope='module')
+def built(tmp_path_factory) -> Path:
+    """The folder of the package in a wheel."""
+    folder = tmp_path_factory.mktemp('built')
+    subprocess.run([
+        sys.executable, '-c', 'import setuptools; setuptools.setup()',
+        '--quiet', 'build_py', '--build-lib', folder
+    ],
+                   cwd=ROOT,
+                   check=True)
+    assert [path.name for path in folder.iterdir()] == ['nl_plugins']
+    return folder / 'nl_plugins'
+
+
+def test_a_wheel_holds_the_code_the_configs_and_the_tools(built):
+    expected = {ROOT / 'model-index.yml', *ROOT.glob('tools/*.[ps][yh]')}
+    for kind in 'py', 'yml':
+        expected.update(ROOT.glob(f'configs/**/*.{kind}'))
+    expected = {
+        Path('.mim', path.relative_to(ROOT))
+        for path in expected
+        if path.exists() and path.name not in OF_A_CLONE
+    }
+    code = ROOT / 'nl_plugins'
+    expected |= {
+        path.relative_to(code)
+        for path in code.glob('**/*.py') if '.mim' not in path.parts
+    }
+    assert expected == {
+        path.relative_to(built)
+        for path in built.rglob('*') if path.is_file()
+    }
+
+
+def test_a_tool_of_a_wheel_finds_the_configs_of_the_wheel(built, tmp_path):
+    # in the built package alone, with bases in this one and in a toolbox;
+    # the error comes when all of them are read
+    (built / '.mim/configs/new.py').write_text(
+        "_base_ = 'nl_plugins::dnlnet/ablations/"
+        "dnl-unary_r50-d8_4xb2-40k_cityscapes-512x1024.py'\n"
+        "default_scope = 'no_toolbox'")
+    result = subprocess.run(
+        [sys.executable, built / '.mim/tools/train.py', 'nl_plugins::new.py'],
+        cwd=tmp_path,
+        env=os.environ | {'PYTHONPATH': str(built.parent)},
+        capture_output=True,
+        text=True)
+    assert result.stderr.splitlines()[-1].startswith(
+        'error: the config needs no_toolbox, which cannot be imported')
