@@ -119,6 +119,12 @@ def test_metafiles_list_every_config_of_their_folder():
         assert all(f'({model["Name"]}.py)' in readme for model in models)
 
 
+def test_no_two_configs_have_the_same_name():
+    """mim looks for them by the name of their file, whatever the folder."""
+    names = [Path(path).name for path in CONFIGS]
+    assert len(set(names)) == len(names)
+
+
 #: Where blocks stand, by the name of the config and the depth.
 PLACES = {
     ('5blocks', 50): ['layer2.1', 'layer2.3', 'layer3.1', 'layer3.3',
@@ -277,5 +283,4 @@ def test_ablations_change_what_their_names_say():
         'dnl-pairwise': (dict(terms=('pairwise', )), .05),
         'dnl-temperature1': ({}, 1.),
         'dnl-unary': (dict(terms=('unary', )), .05),
-        'nonlocal': ({}, .05),
     }
