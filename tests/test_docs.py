@@ -1,0 +1,162 @@
+"""The pages say what is true: their configs build, their links lead on."""
+import importlib
+import re
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import torch
+from mmcv.cnn.bricks.non_local import _NonLocalNd
+from mmengine.registry import MODELS, init_default_scope
+
+from nl_plugins import MODELS as NL_MODELS
+from nl_plugins import upgrade
+from nl_plugins.blocks.base import NonLocalBlock
+from nl_plugins.loading import load_config
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([
+    ROOT / 'README.md', *(ROOT / 'docs').glob('*.md'),
+    *(ROOT / 'configs').rglob('README.md')
+])
+
+
+def name(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+# Configs ------------------------------------------------------------------
+
+
+def python_blocks(page):
+    """Number of its first line, and text, of every Python block."""
+    text = (ROOT / page).read_text()
+    for match in re.finditer(r'^```python\n(.*?)^```$', text, re.M | re.S):
+        yield text.count('\n', 0, match.start()) + 2, match[1]
+
+
+def is_config(code):
+    return re.search(r'^(_base_|model) = ', code, re.M)
+
+
+#: Its configs are all complete; elsewhere an excerpt inherits nothing.
+COMPLETE = 'docs/inserting.md'
+#: Its configs use the modules that it defines.
+EXTENDING = 'docs/extending.md'
+CONFIGS = [
+    pytest.param(code, id=f'{page}:{line}')
+    for page in map(name, PAGES) if page != EXTENDING
+    for line, code in python_blocks(page)
+    if is_config(code) and ('_base_' in code or page == COMPLETE)
+]
+
+
+def build(file):
+    """The model of a config, for its structure alone."""
+    cfg = load_config(str(file))
+    init_default_scope(cfg.get('default_scope') or 'mmengine')
+    with torch.device('meta'):
+        model = MODELS.build(cfg.model)
+    if dict(type='nl_plugins.UpgradeNonLocalHook') in cfg.get(
+            'custom_hooks', []):
+        upgrade(model)
+    return model
+
+
+def ours(model):
+    return {
+        key
+        for key, module in model.named_modules()
+        if isinstance(module, NonLocalBlock)
+    }
+
+
+def check_config(code, folder):
+    file = folder / 'config.py'
+    file.write_text(code)
+    model = build(file)
+    named = set(re.findall(r'^# -> (\S+)$', code, re.M))
+    if named:
+        modules = {key: model.get_submodule(key) for key in named}
+        assert ours(model) == {
+            key
+            for key, module in modules.items()
+            if isinstance(module, _NonLocalNd)  # upstream's would be too much
+        }
+    else:
+        assert bool(ours(model)) == ('nl_plugins' in code)
+
+
+@pytest.mark.parametrize('code', CONFIGS)
+def test_a_config_builds_with_the_blocks_it_names(code, tmp_path):
+    check_config(code, tmp_path)
+
+
+def test_every_config_of_inserting_names_its_blocks():
+    for line, code in python_blocks(COMPLETE):
+        assert is_config(code) and '# -> ' in code, line
+
+
+def test_the_blocks_of_extending_run_and_pass_their_tests(
+        tmp_path, monkeypatch):
+    for registry in MODELS, NL_MODELS:  # other tests know nothing of them
+        monkeypatch.setattr(registry, '_module_dict',
+                            registry.module_dict.copy())
+    monkeypatch.delitem(sys.modules, 'my_blocks', raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    codes = [code for _, code in python_blocks(EXTENDING)]
+    (tmp_path / 'my_blocks.py').write_text('\n\n'.join(
+        code for code in codes if not is_config(code)))
+    my_blocks = importlib.import_module('my_blocks')
+    tests = [v for k, v in vars(my_blocks).items() if k.startswith('test_')]
+    assert len(tests) == 3
+    for test in tests:
+        test()
+    for code in filter(is_config, codes):
+        check_config(code, tmp_path)
+
+
+# Links --------------------------------------------------------------------
+
+
+def without_code(text):
+    """A page without its fenced blocks and inline code."""
+    text = re.sub(r'^```.*?^```$', '', text, flags=re.M | re.S)
+    return re.sub(r'`[^`\n]*`', '', text)
+
+
+def anchors(page):
+    """The names that GitHub gives to the headings of a page."""
+    found = []
+    text = re.sub(
+        r'^```.*?^```$', '', page.read_text(), flags=re.M | re.S)
+    for heading in re.findall(r'^#+ (.+)$', text, re.M):
+        heading = re.sub(r'\[([^]]*)\]\([^)]*\)', r'\1', heading)
+        slug = re.sub(r'[^\w\- ]', '', heading.lower()).replace(' ', '-')
+        number = found.count(slug)
+        found += [slug, f'{slug}-{number}'] if number else [slug]
+    return found
+
+
+@pytest.mark.parametrize('page', PAGES, ids=name)
+def test_links_lead_somewhere(page):
+    text = without_code(page.read_text())
+    # code in the words of a link leaves '[]'
+    for target in re.findall(r'\]\(([^)\s]+)\)', text):
+        parts = urlsplit(target)
+        if parts.scheme:
+            assert parts.scheme in ('http', 'https'), target
+            assert re.fullmatch(r'[\w-]+(\.[\w-]+)+', parts.netloc), target
+            continue
+        file = (page.parent / parts.path).resolve() if parts.path else page
+        assert file.exists() and file.is_relative_to(ROOT), target
+        if parts.fragment:
+            assert parts.fragment in anchors(file), target
+
+
+def test_the_index_lists_every_page():
+    index = (ROOT / 'docs' / 'README.md').read_text()
+    for page in (ROOT / 'docs').glob('*.md'):
+        assert page.name == 'README.md' or f']({page.name})' in index
+    assert '](docs/README.md)' in (ROOT / 'README.md').read_text()
