@@ -87,7 +87,8 @@ def test_a_wheel_holds_the_code_the_configs_and_the_tools(built):
     code = ROOT / 'nl_plugins'
     expected |= {
         path.relative_to(code)
-        for path in code.glob('**/*.py') if '.mim' not in path.parts
+        for kind in ('py', 'html') for path in code.glob(f'**/*.{kind}')
+        if '.mim' not in path.parts
     }
     assert expected == {
         path.relative_to(built)

@@ -31,19 +31,13 @@ def synthetic_batch(cfg: Config, model: nn.Module, shape: tuple[int, ...],
 def _images_with_objects(cfg: Config, model: nn.Module, shape: tuple[int, ...],
                          batch_size: int) -> dict:
     from mmdet.testing import demo_mm_inputs
-    annotations = [
-        t for t in cfg.get('train_pipeline', ())
-        if str(t['type']).rpartition('.')[2].startswith('Load')
-    ]
     batch = demo_mm_inputs(
-        batch_size,
-        (3, *shape),
-        num_items=[_OBJECTS] * batch_size,
-        with_mask=any(t.get('with_mask') for t in annotations),
-        with_semantic=any(t.get('with_seg') for t in annotations))
+        batch_size, (3, *shape), num_items=[_OBJECTS] * batch_size,
+        with_mask=True, with_semantic=True)
     for sample in batch['data_samples']:
         # a class that every model has
         sample.gt_instances.labels.zero_()
+        sample.gt_sem_seg.sem_seg.zero_()
         sample.ignored_instances = sample.ignored_instances[:0]
     return batch
 

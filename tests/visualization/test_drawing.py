@@ -1,0 +1,166 @@
+"""Pictures of what blocks attend to, by a visualizer and during training."""
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmaction.apis import init_recognizer
+from mmengine.structures import BaseDataElement
+
+from nl_plugins import AttentionVisualizationHook, NonLocal3d, engine
+from nl_plugins.demo import segmentation, video
+from nl_plugins.errors import OptionError
+from nl_plugins.loading import load_config
+from nl_plugins.visualization import drawing, records
+from nl_plugins.visualization.samples import load_model, sample_from_file
+
+CONFIGS = Path(__file__).parents[2] / 'configs' / 'demo'
+DNL = str(CONFIGS / 'dnl_r18-2stages_demo.py')
+
+
+@pytest.fixture(scope='module')
+def scenes(tmp_path_factory):
+    root = tmp_path_factory.mktemp('scenes')
+    segmentation.generate_dataset(root, 2, 2)
+    return root
+
+
+@pytest.fixture(scope='module')
+def trained(scenes, tmp_path_factory):
+    """Work directory of a training of two iterations with the hook."""
+    work_dir = tmp_path_factory.mktemp('work')
+    loader = dict(num_workers=0, persistent_workers=False, batch_size=2,
+                  dataset=dict(data_root=str(scenes)))
+    cfg = load_config(DNL, dict(
+        train_dataloader=loader, val_dataloader=loader,
+        train_cfg=dict(max_iters=2, val_interval=2),
+        default_hooks=dict(logger=dict(interval=1)),
+        custom_hooks=[dict(type='nl_plugins.AttentionVisualizationHook',
+                           interval=2, samples=[1], points=[(10, 20)])]),
+        str(work_dir))
+    engine.train(cfg)
+    return work_dir
+
+
+def pictures(folder):
+    return {path.name: cv2.imread(str(path))
+            for path in folder.rglob('vis_image/*.png')}
+
+
+def test_the_hook_draws_during_training(trained):
+    assert sorted(pictures(trained)) == [
+        f'attention_1_{what}_2.png'
+        for what in ('change', 'point0', 'with_block', 'without_block')]
+    log, = trained.glob('*/*.log')
+    assert 'attention of sample 1: ' in log.read_text()
+
+
+def test_the_hook_leaves_the_model_as_it_was(monkeypatch):
+
+    class Runner:
+        iter = 4
+        model = torch.nn.Sequential(torch.nn.Dropout(), torch.nn.Dropout())
+        val_dataloader = type('', (), dict(dataset=['a', 'b']))
+        visualizer = None
+
+    Runner.model[0].eval()  # frozen
+    states = []
+
+    def draw(model, data, *args):
+        states.append((data, [m.training for m in model]))
+        return []
+
+    monkeypatch.setattr(drawing, 'draw', draw)
+    hook = AttentionVisualizationHook(interval=5)
+    hook.after_train_iter(Runner, 4)
+    assert states == [('a', [False, False]), ('b', [False, False])]
+    assert [m.training for m in Runner.model] == [False, True]
+    Runner.iter = 5
+    hook.after_train_iter(Runner, 5)
+    assert len(states) == 2
+
+
+@pytest.mark.parametrize('options, message', [
+    (dict(interval=0), 'interval must be .* at least 1, but got 0'),
+    (dict(samples=[2]), '2 is no sample of the validation, they are 0 to 1'),
+    (dict(block='x'), "no block 'x'"),
+])
+def test_bad_options_of_the_hook_are_refused(options, message):
+
+    class Runner:
+        val_loop = True
+        model = torch.nn.Sequential(NonLocal3d(4))
+        val_dataloader = type('', (), dict(dataset=['a', 'b']))
+
+    with pytest.raises(OptionError, match=message):
+        AttentionVisualizationHook(**options).before_train(Runner)
+
+
+def test_without_validation_the_hook_says_so():
+    runner = type('', (), dict(val_loop=None))
+    with pytest.raises(OptionError, match='validation, and the config has no'):
+        AttentionVisualizationHook().before_train(runner)
+
+
+def test_pictures_of_an_image(trained, scenes, tmp_path):
+    model = load_model(DNL, str(trained / 'iter_2.pth'))
+    image, _ = segmentation.find_queries(scenes)[0]
+    visualizer = drawing.build_visualizer(model.cfg, str(tmp_path),
+                                          model.dataset_meta)
+    lines = drawing.draw(model, sample_from_file(model.cfg, image),
+                         visualizer, 'name', [(10, 20), (100, 50)])
+    assert len(lines) == 1 and 'of the pixels' in lines[0]
+    found = pictures(tmp_path)
+    assert sorted(found) == [
+        f'name_{what}_0.png' for what in (
+            'change', 'point0', 'point1', 'with_block', 'without_block')]
+    # input, pairwise and unary, enlarged by two, below their titles
+    assert found['name_point0_0.png'].shape == (22 + 2 * 96, 3 * 2 * 192, 3)
+    seen = found['name_point0_0.png'][22:, :2 * 192]
+    expected = cv2.imread(str(image)).repeat(2, 0).repeat(2, 1)
+    different = (seen != expected).any(2)
+    rows, columns = np.nonzero(different)
+    assert different.sum() < 200  # the cross alone
+    assert abs(rows.mean() - 40) < 2 and abs(columns.mean() - 20) < 2
+    assert found['name_with_block_0.png'].shape == (96, 192, 3)
+
+
+def test_strips_of_a_long_clip(monkeypatch):
+    # Frame t of 20 is as bright as 10 t; the block looks at frame 15.
+    frames = np.arange(20, dtype=np.uint8)[:, None, None, None] * 10
+    seen = records.Record(
+        NonLocal3d(4), torch.zeros(1, 4, 20, 2, 2),
+        frames.repeat(64, 1).repeat(120, 2).repeat(3, 3), (64, 120),
+        (64, 120), BaseDataElement())
+    weights = np.zeros((20, 64, 120), np.float32)
+    weights[14] = 1
+    maps = dict(pairwise=records.AttentionMap(weights, 20.))
+    visualizer = drawing.build_visualizer(dict(), None, {})
+    picture = drawing._panels(visualizer, seen, (60, 32), 10, maps)
+    # two strips of eight frames, enlarged by two
+    assert picture.shape == (2 * (22 + 128), 8 * 240, 3)
+    strip, heat = picture[22:150], picture[172:]
+    shown = [strip[5, 240 * i + 5, 0] // 10 for i in range(8)]
+    assert shown == [2, 4, 6, 8, 10, 12, 14, 16]
+    # red where the weight is, blue elsewhere; the cross in the middle frame
+    red = [int(heat[5, 240 * i + 5, 0]) - int(heat[5, 240 * i + 5, 2])
+           for i in range(8)]
+    assert [value > 0 for value in red] == [False] * 6 + [True, False]
+    lime = (strip == [0, 255, 0]).all(2)
+    assert set(np.nonzero(lime)[1] // 240) == {4}
+
+
+def test_pictures_of_a_video(tmp_path):
+    video.generate_dataset(tmp_path / 'data', 8, 8)
+    clip, _ = video.find_queries(tmp_path / 'data')[0]
+    model = init_recognizer(
+        str(CONFIGS / 'c2d_r18-2stages-dnl-c3_demo.py'), device='cpu')
+    visualizer = drawing.build_visualizer(model.cfg, str(tmp_path), {})
+    lines = drawing.draw(model, sample_from_file(model.cfg, clip), visualizer,
+                         'name', [(10, 20)])
+    assert len(lines) == 2 and lines[0].startswith('class ')
+    found = pictures(tmp_path)
+    assert sorted(found) == ['name_change_0.png', 'name_point0_0.png']
+    # frames, pairwise, unary; four frames, enlarged by two
+    assert found['name_point0_0.png'].shape == (3 * (22 + 128), 4 * 256, 3)
