@@ -127,11 +127,26 @@ def published_results(name: str) -> list[PublishedResult]:
     """
     path = find_config(name)
     return [
-        PublishedResult(result['Task'], result['Dataset'], result['Metrics'],
-                        model['Name'], _as_list(model.get('Weights', ''))[0])
-        for model in _models_beside(path)
+        result for model in _models_beside(path)
         # Some write their folder in another way, or no suffix.
         if _stem(model['Config']) == _stem(path.name)
+        for result in results_of(model)
+    ]
+
+
+def results_of(model: dict) -> list[PublishedResult]:
+    """Read the results in an entry of a metafile.
+
+    Args:
+        model (dict): One of ``Models``.
+
+    Returns:
+        list[PublishedResult]: One for each task that has figures.
+    """
+    weights = _as_list(model.get('Weights', ''))[0]
+    return [
+        PublishedResult(result['Task'], result['Dataset'], result['Metrics'],
+                        model['Name'], weights)
         for result in _as_list(model.get('Results')) if result.get('Metrics')
     ]
 

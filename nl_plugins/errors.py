@@ -41,6 +41,10 @@ class OptionError(RunError, ValueError):
     """An option does not go with the config or the machine."""
 
 
+class MetafileError(RunError, ValueError):
+    """A metafile of the model zoo and the configs beside it disagree."""
+
+
 class InsertionError(RunError, ValueError):
     """A block cannot be built or inserted as the config says."""
 

@@ -24,6 +24,7 @@ NO_MODEL = 'mmdet::common/ms_3x_coco.py'
     (f'[{RUNTIME!r}, {MASK_RCNN!r}]', MASK_RCNN),
     (f'[{NO_MODEL!r}, {MASK_RCNN!r}]', MASK_RCNN),
     (f'[{RUNTIME!r}]', None),
+    ("['mmdet::_base_/models/mask-rcnn_r50_fpn.py']", None),
     ('[]', None),
     ("('mmdet::'\n    'mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py')", MASK_RCNN),
     (repr(str(find_config(MASK_RCNN))), MASK_RCNN),

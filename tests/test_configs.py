@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from mmcv.cnn.bricks.non_local import _NonLocalNd
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
@@ -106,17 +105,6 @@ def test_config_builds_and_trains_one_step(path):
         # starts as an identity has no gradient yet.
         gradients = [p.grad for p in model.get_submodule(name).parameters()]
         assert any(g is not None and g.any() for g in gradients), name
-
-
-def test_metafiles_list_every_config_of_their_folder():
-    folders = {Path(path).parent for path in CONFIGS}
-    for folder in folders - {Path('configs/demo')}:
-        models = yaml.safe_load((ROOT / folder /
-                                 'metafile.yml').read_text())['Models']
-        assert [model['Config'] for model in models
-                ] == [path for path in CONFIGS if Path(path).parent == folder]
-        readme = (ROOT / folder / 'README.md').read_text()
-        assert all(f'({model["Name"]}.py)' in readme for model in models)
 
 
 def test_no_two_configs_have_the_same_name():
