@@ -26,13 +26,14 @@ def without_search_in_metafiles(monkeypatch):
     """Loads configs faster.
 
     mmengine looks every external base up in all metafiles of its toolbox,
-    without its suffix, with which they list it.
+    without its suffix, with which they list it, and reloads pkg_resources.
     """
 
     def search(package_path, name):
         raise ValueError(name)
 
     monkeypatch.setattr('mmengine.config.utils._get_cfg_metainfo', search)
+    monkeypatch.setattr('mmengine.config.config.is_installed', bool)
 
 
 def test_the_model_zoo_is_current():
