@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from mmengine.config import Config
 from mmengine.fileio import load
 
+from .describing import describe_blocks
 from .loading import TOOLBOXES, find_config, upstream_configs
 
 
@@ -61,8 +62,32 @@ def find_baseline(config: str) -> str | None:
     return None
 
 
+def fair_baseline(config: str) -> str | None:
+    """Find what a config with blocks is to be compared with.
+
+    Args:
+        config (str): Path of a config, or its name.
+
+    Returns:
+        str, optional: Name of the upstream config that it inherits, or path
+        of one without blocks that stands between them: that has another
+        depth, clip or head. None if there is neither.
+
+    Raises:
+        ConfigNotFoundError: The config, or one that it inherits, does not
+            exist.
+        ToolboxNotInstalledError: The toolbox of one is not installed.
+    """
+    for base in inherited(config):
+        if not upstream_name(base) and _has_model(base) and not any(
+                describe_blocks(Config.fromfile(base).model)):
+            return str(base)
+    return find_baseline(config)
+
+
 @cache
 def _has_model(path: Path) -> bool:
+    """Whether a config has a model, and is no fragment."""
     return 'model' in Config.fromfile(path)
 
 

@@ -3,13 +3,10 @@
 People write the entries of ``configs/*/metafile.yml``. Parameters and FLOPs
 in them, ``model-index.yml`` and the tables are generated.
 """
-import inspect
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from mmengine.config import Config
 from mmengine.fileio import dump, load
@@ -18,12 +15,11 @@ from terminaltables import GithubFlavoredMarkdownTable
 from .analysis import Complexity, measure_complexity
 from .baselines import (
     PublishedResult,
-    find_baseline,
-    inherited,
+    fair_baseline,
     published_results,
     results_of,
-    upstream_name,
 )
+from .describing import describe_blocks
 from .errors import MetafileError
 from .loading import load_config
 
@@ -173,7 +169,7 @@ def _table(models: list[dict], root: Path) -> str:
     ]]
     for entry in models:
         path = root / entry['Config']
-        blocks = _blocks(path)
+        blocks = list(describe_blocks(Config.fromfile(path).model))
         baseline, published = _baseline(path) if blocks else ('', [])
         rows.append([
             f'[{path.stem}]({path.name})', '<br>'.join(blocks) or 'none',
@@ -184,10 +180,6 @@ def _table(models: list[dict], root: Path) -> str:
     if not any(row[-1] for row in rows[1:]):
         rows = [row[:-1] for row in rows]
     return GithubFlavoredMarkdownTable(rows).table
-
-
-def _blocks(path: Path) -> list[str]:
-    return list(describe_blocks(Config.fromfile(path).model))
 
 
 def _complexity(entry: dict) -> list[str]:
@@ -206,79 +198,15 @@ def _complexity(entry: dict) -> list[str]:
 
 
 def _baseline(path: Path) -> tuple[str, list[PublishedResult]]:
-    """What a config with blocks is to be compared with, and its results.
-
-    The upstream config that it inherits, unless one of ours without blocks
-    stands between them: that has another depth, clip or head.
-    """
-    for base in inherited(str(path)):
-        if not upstream_name(base) and not _blocks(base):
-            return f'[{base.stem}]({os.path.relpath(base, path.parent)})', []
-    name = find_baseline(str(path))
-    return (f'`{name}`', published_results(name)) if name else ('', [])
+    """A cell for the baseline of a config, and its results."""
+    name = fair_baseline(str(path))
+    if name is None:
+        return '', []
+    if '::' not in name:
+        return f'[{Path(name).stem}]({os.path.relpath(name, path.parent)})', []
+    return f'`{name}`', published_results(name)
 
 
 def _metrics(results: list[PublishedResult]) -> str:
     return ', '.join(f'{name} {value}' for result in results
                      for name, value in result.metrics.items())
-
-
-# Blocks -------------------------------------------------------------------
-
-
-def describe_blocks(model: dict, path: str = '') -> Iterator[str]:
-    """Say which blocks the config of a model adds, and where.
-
-    Args:
-        model (dict): Config of a model or of a part of it.
-        path (str): Name of the part. Defaults to ``''``, the whole.
-
-    Yields:
-        str: A line for each entry of ``blocks`` of a ``WithBlocks``, for
-        each of this package's heads and for each of ``plugins``.
-    """
-    inside = f' of {path}' if path else ''
-    kind = str(model.get('type', ''))
-    if kind == 'nl_plugins.WithBlocks':
-        for block in model['blocks']:
-            place = 'before' if 'before' in block else 'after'
-            places = block[place]
-            if not isinstance(places, str):
-                places = ', '.join(places)
-            yield f'{_call(block, place)} {place} {places}{inside}'
-    if kind in ('nl_plugins.NLHead', 'nl_plugins.DNLHead'):
-        yield _call(_head_options(model))
-    for plugin in model.get('plugins') or []:
-        yield f'{_call(plugin["cfg"])} {plugin["position"]}{inside}'
-    for key, value in model.items():
-        if isinstance(value, dict):
-            yield from describe_blocks(value, f'{path}.{key}'.lstrip('.'))
-
-
-def _call(block: dict, *without: str) -> str:
-    """The type of a block and its options."""
-    options = ', '.join(
-        f'{key}={_short(value)}' for key, value in block.items()
-        if key not in ('type', *without))
-    name = block['type'].removeprefix('nl_plugins.')
-    return f'{name} ({options})' if options else name
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, dict):
-        value = value['type']
-    if isinstance(value, (list, tuple)):
-        value = ' + '.join(map(str, value))
-    return str(value)
-
-
-def _head_options(head: dict) -> dict:
-    """What a head hands on to its block, without upstream's defaults."""
-    from mmseg.models import decode_heads
-    upstream = getattr(decode_heads, head['type'].rpartition('.')[2])
-    parameters = inspect.signature(upstream.__init__).parameters
-    return dict(type=head['type']) | {
-        key: head[key]
-        for key, parameter in parameters.items()
-        if key in head and head[key] != parameter.default
-    } | (head.get('block') or {})

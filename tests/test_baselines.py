@@ -5,6 +5,7 @@ import pytest
 from mmengine.fileio import load
 
 from nl_plugins.baselines import (
+    fair_baseline,
     find_baseline,
     inherited,
     published_results,
@@ -12,6 +13,8 @@ from nl_plugins.baselines import (
 )
 from nl_plugins.errors import ConfigNotFoundError
 from nl_plugins.loading import TOOLBOXES, find_config, upstream_configs
+
+ROOT = Path(__file__).parents[1]
 
 MASK_RCNN = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
 R101 = 'mmdet::mask_rcnn/mask-rcnn_r101_fpn_1x_coco.py'
@@ -143,3 +146,14 @@ def test_every_published_result_of_a_toolbox_is_found(package):
     assert not published_results(f'{package}::' + next(
         path.relative_to(root).as_posix()
         for path in Path(root, '_base_').rglob('*.py')))
+
+
+def test_the_fair_baseline_differs_in_the_blocks_alone():
+    c2d = 'configs/c2d/c2d_r101-in1k-pre{}_8xb32-8x8x1-100e_kinetics400-rgb.py'
+    with_block, plain = (str(ROOT / c2d.format(name))
+                         for name in ('-nl-c4', ''))
+    assert fair_baseline(with_block) == plain
+    # upstream has the depth of 50 alone
+    assert fair_baseline(plain) == find_baseline(plain) != plain
+    path = str(ROOT / 'configs/mask_rcnn/mask-rcnn_r50-nl-c4_fpn_1x_coco.py')
+    assert fair_baseline(path) == find_baseline(path)

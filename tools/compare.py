@@ -22,7 +22,8 @@ def parse_args() -> argparse.Namespace:
         '--baseline',
         metavar='CONFIG',
         help='what all of them are compared with (default: for each one the '
-        'upstream config that it inherits from)')
+        'upstream config that it inherits from, or one of the same depth '
+        'without blocks that stands between)')
     parser.add_argument(
         '--work-dirs',
         nargs='+',

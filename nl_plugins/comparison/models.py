@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..analysis import Complexity, measure_complexity
-from ..baselines import PublishedResult, find_baseline, published_results
+from ..baselines import PublishedResult, fair_baseline, published_results
 from ..benchmark.measure import first_line
+from ..describing import describe_blocks
 from ..errors import OptionError, RunError
 from ..loading import load_config
-from ..model_zoo import describe_blocks
 from .costs import PHASES, Cost, Setting, measure_costs
 from .runs import Run, find_runs, group_runs
 
@@ -88,7 +88,7 @@ def compare(configs: Sequence[str],
         configs (Sequence[str]): Paths or names of configs.
         baseline (str, optional): What all of them are compared with.
             Defaults to None: for each one the upstream config that it
-            inherits from.
+            inherits from, see :func:`nl_plugins.baselines.fair_baseline`.
         work_dirs (Sequence[str]): Folders below which their trainings are
             looked for. Defaults to none.
         setting (Setting, optional): How time and memory are measured; with
@@ -111,7 +111,7 @@ def compare(configs: Sequence[str],
             raise OptionError(f"there is no folder '{folder}' of runs")
     by_baseline = {}
     for config in dict.fromkeys(configs):
-        first = baseline or find_baseline(config)
+        first = baseline or fair_baseline(config)
         if first is None:
             raise OptionError(
                 f'{config} inherits from no config of a toolbox: name its '

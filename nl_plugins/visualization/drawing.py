@@ -23,8 +23,8 @@ from .records import (
     whole_images,
 )
 
-#: Frames of a strip, and the width in pixels that a panel has at least.
-_FRAMES, _WIDTH = 8, 240
+#: Frames of a strip, and the widths in pixels that a panel may have.
+_FRAMES, _WIDTHS = 8, (240, 640)
 _TITLE = 22  # pixels above a panel
 
 
@@ -111,14 +111,12 @@ def _panels(visualizer: Visualizer, seen: Record, point: tuple[float, float],
         # evenly spaced, the middle one among them
         shown = middle + (np.arange(_FRAMES) - _FRAMES // 2) * (
             count // _FRAMES)
-    factor = -(-_WIDTH // seen.frames.shape[2])
-    frames = seen.frames[shown].repeat(factor, axis=1).repeat(factor, axis=2)
-    strip = np.concatenate(list(frames), axis=1)
-
-    scale = [factor * seen.frames.shape[2 - d] / seen.original[1 - d]
-             for d in range(2)]
-    mark = np.array([[point[0] * scale[0], point[1] * scale[1]]])
-    mark[0, 0] += list(shown).index(middle) * frames.shape[2]
+    frames = [_fitted(frame) for frame in seen.frames[shown]]
+    strip = np.concatenate(frames, axis=1)
+    height, width = frames[0].shape[:2]
+    mark = np.array([[point[0] * width / seen.original[1],
+                      point[1] * height / seen.original[0]]])
+    mark[0, 0] += list(shown).index(middle) * width
     title = 'query'
     if count > 1:
         title += f' in frame {middle + 1} of {count}'
@@ -133,6 +131,17 @@ def _panels(visualizer: Visualizer, seen: Record, point: tuple[float, float],
             _titled(visualizer, heat,
                     f'{term}, peak {found.peak:.3g} x mean', mark))
     return np.concatenate(panels, axis=int(count == 1))
+
+
+def _fitted(image: np.ndarray) -> np.ndarray:
+    """An image in a size at which a title above it can be read."""
+    width = image.shape[1]
+    factor = -(-_WIDTHS[0] // width)  # whole pixels
+    if width > _WIDTHS[1]:
+        factor = _WIDTHS[1] / width
+    return cv2.resize(
+        image, None, fx=factor, fy=factor,
+        interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_NEAREST)
 
 
 def _titled(visualizer: Visualizer, image: np.ndarray, title: str,

@@ -1,0 +1,70 @@
+"""Which blocks a config adds to a model, and where."""
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+
+def describe_blocks(model: dict, path: str = '') -> Iterator[str]:
+    """Say which blocks the config of a model adds, and where.
+
+    Args:
+        model (dict): Config of a model or of a part of it.
+        path (str): Name of the part. Defaults to ``''``, the whole.
+
+    Yields:
+        str: A line for each entry of ``blocks`` of a ``WithBlocks``, for
+        each of this package's heads and for each of ``plugins``.
+    """
+    inside = f' of {path}' if path else ''
+    kind = _type_name(model)
+    if kind == 'nl_plugins.WithBlocks':
+        for block in model['blocks']:
+            place = 'before' if 'before' in block else 'after'
+            places = block[place]
+            if not isinstance(places, str):
+                places = ', '.join(places)
+            yield f'{_call(block, place)} {place} {places}{inside}'
+    if kind in ('nl_plugins.NLHead', 'nl_plugins.DNLHead'):
+        yield _call(_head_options(model))
+    for plugin in model.get('plugins') or []:
+        yield f'{_call(plugin["cfg"])} {plugin["position"]}{inside}'
+    for key, value in model.items():
+        if isinstance(value, dict):
+            yield from describe_blocks(value, f'{path}.{key}'.lstrip('.'))
+
+
+def _call(block: dict, *without: str) -> str:
+    """The type of a block and its options."""
+    options = ', '.join(
+        f'{key}={_short(value)}' for key, value in block.items()
+        if key not in ('type', *without))
+    name = _type_name(block).removeprefix('nl_plugins.')
+    return f'{name} ({options})' if options else name
+
+
+def _type_name(cfg: dict) -> str:
+    """Type of a config; of a class, as a registry would name it."""
+    kind = cfg.get('type', '')
+    if isinstance(kind, str):
+        return kind
+    return f'{kind.__module__.partition(".")[0]}.{kind.__name__}'
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, dict):
+        value = _type_name(value)
+    if isinstance(value, (list, tuple)):
+        value = ' + '.join(map(str, value))
+    return str(value)
+
+
+def _head_options(head: dict) -> dict:
+    """What a head hands on to its block, without upstream's defaults."""
+    from mmseg.models import decode_heads
+    upstream = getattr(decode_heads, head['type'].rpartition('.')[2])
+    parameters = inspect.signature(upstream.__init__).parameters
+    return dict(type=head['type']) | {
+        key: head[key]
+        for key, parameter in parameters.items()
+        if key in head and head[key] != parameter.default
+    } | (head.get('block') or {})
