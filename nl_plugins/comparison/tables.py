@@ -123,7 +123,7 @@ def _sizes(group: Group) -> Table:
     first = group.models[0].complexity
     rows = []
     for model in group.models:
-        row, found = [model.name, model.blocks or 'none'], model.complexity
+        row, found = [model.name, model.blocks or 'none of nl_plugins'], model.complexity
         if found is None:
             rows.append([*row, f'fails: {model.error}', '', ''])
             continue
