@@ -5,29 +5,33 @@ This is the only module that knows about them. :func:`install` runs when
 from a config with ``custom_imports = dict(imports=['nl_plugins'])``. It
 imports no toolbox.
 
-=====================  ====================================================
-release                defect
-=====================  ====================================================
-mmaction2 1.2.0        the wheel lacks ``mmaction.models.localizers.drn``,
-                       which ``mmaction.models`` imports
-mmaction2 1.2.0        a video that cannot be read ends the run without
-                       being named; healed by :func:`name_videos`, which
-                       imports the toolbox
-mmengine 0.10.7        ``torch.load`` of PyTorch >= 2.6 refuses the types
-                       that its own checkpoints hold
-mmengine 0.10.7        ``_base_`` takes ``package::name`` of OpenMMLab's
-                       packages alone
-mmengine 0.10.7        every launcher calls ``torch.cuda.set_device``, and
-                       DDP gets ``device_ids``, also on a machine without
-                       any accelerator
-mmengine 0.10.7        ``get_model_complexity_info`` counts nothing for a
-                       fused attention, a sort or a cumulative sum
-PyTorch                ``SyncBatchNorm`` raises on CPU tensors as soon as a
-                       process group exists
-mmcv 2.1.0             ``MMSyncBN`` cannot be built without a process group;
-                       healed by :func:`replace_mmsyncbn`, which needs the
-                       config
-=====================  ====================================================
+======================  ====================================================
+release                 defect
+======================  ====================================================
+mmaction2 1.2.0         the wheel lacks ``mmaction.models.localizers.drn``,
+                        which ``mmaction.models`` imports
+mmaction2 1.2.0         a video that cannot be read ends the run without
+                        being named; healed by :func:`name_videos`, which
+                        imports the toolbox
+mmengine 0.10.7         ``torch.load`` of PyTorch >= 2.6 refuses the types
+                        that its own checkpoints hold
+onedl-mmengine 0.10.12  loads unsafely what ``torch.load`` refuses, and gives
+                        checkpoints the real ``getattr``
+onedl-mmengine 0.10.12  looks for ``mmseg::`` configs in the distribution
+                        mmsegmentation alone, not in its fork
+mmengine 0.10.7         ``_base_`` takes ``package::name`` of OpenMMLab's
+                        packages alone
+mmengine 0.10.7         every launcher calls ``torch.cuda.set_device``, and
+                        DDP gets ``device_ids``, also on a machine without
+                        any accelerator
+mmengine 0.10.7         ``get_model_complexity_info`` counts nothing for a
+                        fused attention, a sort or a cumulative sum
+PyTorch                 ``SyncBatchNorm`` raises on CPU tensors as soon as a
+                        process group exists
+mmcv 2.1.0              ``MMSyncBN`` cannot be built without a process group;
+                        healed by :func:`replace_mmsyncbn`, which needs the
+                        config
+======================  ====================================================
 """
 import functools
 import importlib.abc
@@ -37,6 +41,7 @@ import pickle
 import re
 import sys
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from unittest import mock
@@ -47,6 +52,7 @@ import numpy as np
 import torch
 from mmengine.analysis import complexity_analysis
 from mmengine.config import Config, ConfigDict
+from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.device import get_device
 from mmengine.dist import is_main_process
 from mmengine.logging import HistoryBuffer, print_log
@@ -72,6 +78,10 @@ def install() -> None:
         CheckpointLoader.load_checkpoint = classmethod(
             _explain_refusal(CheckpointLoader.load_checkpoint.__func__))
         mmengine.runner.checkpoint.load_url = _load_url
+        # Only the fork has and calls it.
+        mmengine.runner.checkpoint._safe_torch_load = torch.load
+    if any(metadata.distributions(name='onedl-mmsegmentation')):
+        MODULE2PACKAGE['mmseg'] = 'onedl-mmsegmentation'
     Config._get_cfg_path = staticmethod(_find_base(Config._get_cfg_path))
     for operator, handle in FLOP_HANDLES.items():
         complexity_analysis._DEFAULT_SUPPORTED_FLOP_OPS.setdefault(

@@ -31,6 +31,7 @@ def difference(baseline, config, shape):
 @pytest.mark.parametrize('axes, frames, places', [
     ('', 1, 4 * 8 * 16), ('-space', 4, 8 * 16), ('-time', 8 * 16, 4)])
 def test_a_block_in_a_recognizer(axes, frames, places):
+    pytest.importorskip('mmaction')
     # 4 frames of 64 x 128 at stride 8; 32 channels, 16 of them inside
     parameters, flops, _ = difference(
         'c2d_r18-2stages_demo.py', f'c2d_r18-2stages-nl-c3{axes}_demo.py',
@@ -64,6 +65,7 @@ def test_a_block_in_a_detector():
 
 def test_a_2d_recognizer_runs_all_its_frames():
     # Twice the frames, twice the cost of everything but the classifier.
+    pytest.importorskip('mmaction')
     cfg = Config.fromfile(
         ROOT / 'configs/tsm' /
         'tsm_imagenet-pretrained-r50-nl-5blocks_8xb16-1x1x8-50e_'
@@ -87,6 +89,7 @@ def test_a_2d_recognizer_runs_all_its_frames():
      (16, 224, 224)),
 ])
 def test_the_input_is_that_of_the_pipeline(name, shape):
+    pytest.importorskip('mmaction')
     cfg = load_config(f'mmaction::recognition/{name}')
     assert input_shape(cfg) == shape
 

@@ -189,6 +189,7 @@ def python2_pickle(content):
 
 
 def recognizer():
+    pytest.importorskip('mmaction')
     init_default_scope('mmaction')
     model = MODELS.build(MODEL)
     model.train(False)
@@ -211,6 +212,7 @@ def test_recognizer_computes_what_the_release_does(blobs, tmp_path):
 
 def test_c2d_in_two_dimensions():
     # As it is: MMAction2's C2D has the pooling of the release.
+    pytest.importorskip('mmaction')
     blobs = draw_blobs('batch norm', 64, 1, [[0] * n for n in BLOCKS])
     init_default_scope('mmaction')
     cfg = Config.fromfile(
@@ -229,6 +231,7 @@ def test_c2d_in_two_dimensions():
 
 def test_tool_converts_a_file(blobs, load_tool, tmp_path, monkeypatch,
                               capsys):
+    pytest.importorskip('mmaction')
     (tmp_path / 'model.pkl').write_bytes(python2_pickle(blobs))
     (tmp_path / 'config.py').write_text(
         "default_scope = 'mmaction'\n"

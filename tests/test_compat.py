@@ -44,6 +44,7 @@ def test_import_needs_no_toolbox():
 
 
 def test_mmaction_models_import_although_drn_is_missing():
+    pytest.importorskip('mmaction')
     from mmaction.models import DRN, ResNet3d  # noqa: F401, I001
     from mmaction.registry import MODELS
     with pytest.raises(

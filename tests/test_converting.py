@@ -18,6 +18,7 @@ PLACES = [f'layer2.{i}' for i in (1, 3)] + [f'layer3.{i}' for i in (1, 3, 5)]
 
 
 def build(base, *blocks, **kwargs):
+    pytest.importorskip('mmaction')
     init_default_scope('mmaction')
     cfg = base | kwargs
     if blocks:

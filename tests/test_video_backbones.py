@@ -41,6 +41,7 @@ BACKBONES = {
 
 
 def build(cfg, blocks=()):
+    pytest.importorskip('mmaction')
     init_default_scope('mmaction')
     if blocks:
         cfg = cfg | dict(

@@ -19,35 +19,79 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[1]
 NAME = 'nl_plugins'
+MMCV = 'mmcv', 'onedl-mmcv'
+STACKS = 'openmmlab', 'onedl'
 
 
-def read_pins() -> dict[str, list[str]]:
+def read_config() -> configparser.RawConfigParser:
+    """Read ``setup.cfg``."""
+    config = configparser.RawConfigParser()
+    config.read(ROOT / 'setup.cfg', encoding='utf-8')
+    return config
+
+
+def read_forks() -> dict[str, list[str]]:
+    """Read what the stack onedl has in place of OpenMMLab's packages.
+
+    Returns:
+        dict[str, list[str]]: By the name of a package its fork and what that
+        needs, an empty list if it has none.
+    """
+    section = read_config()['tool:install:onedl']
+    return {name: text.split() for name, text in section.items()}
+
+
+def packages(stack: str) -> list[str]:
+    """Name OpenMMLab's packages, or their forks."""
+    forks = read_forks()
+    if stack == 'onedl':
+        return [Requirement(fork[0]).name for fork in forks.values() if fork]
+    return list(forks)
+
+
+def read_pins(stack: str) -> dict[str, list[str]]:
     """Read the requirements of ``setup.cfg``.
+
+    Args:
+        stack (str): One of ``STACKS``.
 
     Returns:
         dict[str, list[str]]: The groups ``torch`` (for an environment that
         has none), ``build`` (what builds mmcv), ``mmcv`` and ``rest`` (all
         else that the package and its extras need).
     """
-    config = configparser.RawConfigParser()
-    config.read(ROOT / 'setup.cfg', encoding='utf-8')
+    config = read_config()
 
     def lines(section, option):
         return config.get(section, option).strip().splitlines()
 
-    needed = lines('options', 'install_requires')
-    for extra in config.options('options.extras_require'):
-        needed += lines('options.extras_require', extra)
+    groups = [lines('options', 'install_requires')] + [
+        lines('options.extras_require', extra)
+        for extra in config.options('options.extras_require')]
+    if stack == 'onedl':
+        groups = [replace(group) for group in groups]
+    needed = sum(groups, [])
     names = [Requirement(line).name for line in needed]
     return {
         'torch': lines('tool:install', 'torch'),
         'build': lines('tool:install', 'build'),
-        'mmcv': [line for line, name in zip(needed, names) if name == 'mmcv'],
+        'mmcv': [line for line, name in zip(needed, names) if name in MMCV],
         'rest': [
             line for line, name in zip(needed, names)
-            if name not in ('mmcv', NAME)
+            if name not in (*MMCV, NAME)
         ]
     }
+
+
+def replace(lines: list[str]) -> list[str]:
+    """Put forks in place of OpenMMLab's packages.
+
+    Returns:
+        list[str]: The requirements; none if one of them has no fork.
+    """
+    forks = read_forks()
+    found = [forks.get(Requirement(line).name, [line]) for line in lines]
+    return sum(found, []) if all(found) else []
 
 
 def installed(name: str) -> metadata.Distribution | None:
@@ -98,6 +142,22 @@ def is_editable() -> bool:
 def conflicts() -> list[str]:
     """List installed distributions that fill mmcv's folder as well."""
     return [name for name in ('mmcv-lite', 'mmcv-full') if installed(name)]
+
+
+def others(stack: str) -> list[str]:
+    """List installed distributions of the other stack: they fill the same
+    folders."""
+    return [
+        name for other in STACKS if other != stack
+        for name in packages(other) if installed(name)
+    ]
+
+
+def opencv() -> str:
+    """Name the OpenCV that is installed, the one with most in it."""
+    name = next(
+        filter(installed, ('opencv-contrib-python', 'opencv-python')))
+    return f'{name}=={metadata.version(name)}'
 
 
 def import_error(module: str) -> str | None:
@@ -153,27 +213,28 @@ def toolkit_error() -> str | None:
     return None
 
 
-def problems() -> list[str]:
+def problems(stack: str) -> list[str]:
     """List everything that is missing, in conflict or broken."""
-    pins = read_pins()
+    pins = read_pins(stack)
     found = missing(pins['build'] + pins['mmcv'] + pins['rest'])
     if not is_editable():
         found.append(f'{NAME}, installed from this folder')
     found += [f'mmcv without {name} beside it' for name in conflicts()]
     if installed('opencv-python') and (error := import_error('cv2')):
         found.append(f'a cv2 that can be imported ({error})')
-    elif installed('mmcv') and installed('torch') and (error := ops_error()):
+    elif any(map(installed, MMCV)) and installed('torch') and (
+            error := ops_error()):
         found.append(f'mmcv with its ops ({error})')
     return found
 
 
-def write(folder: Path) -> None:
+def write(stack: str, folder: Path) -> None:
     """Write the requirement groups and ``constraints.txt`` for pip.
 
     The constraints are all pins, and the installed torch if it satisfies
     ``setup.cfg``.
     """
-    pins = read_pins()
+    pins = read_pins(stack)
     torch = installed('torch')
     wanted = next(requirement for requirement in map(Requirement, pins['rest'])
                   if requirement.name == 'torch')
@@ -185,44 +246,50 @@ def write(folder: Path) -> None:
         folder.joinpath(f'{group}.txt').write_text(text, encoding='utf-8')
 
 
-def summary() -> str:
+def summary(stack: str) -> str:
     """Name the versions that matter."""
     import torch
     from mmcv import _ext
     cuda = _ext.get_compiling_cuda_version()
     ops = 'CPU' if cuda == 'not available' else f'CUDA {cuda}'
-    names = 'mmengine', 'mmcv', 'mmdet', 'mmsegmentation', 'mmaction2'
     versions = [f'torch {torch.__version__}'] + [
-        f'{name} {metadata.version(name)}' for name in names]
+        f'{name} {metadata.version(name)}' for name in packages(stack)]
     return f"{', '.join(versions)}; mmcv's ops: {ops}"
 
 
-def check() -> None:
+def check(stack: str) -> None:
     """Print the versions, or all problems and exit with status 3."""
-    found = problems()
-    print('\n'.join(found) or summary())
+    found = problems(stack)
+    print('\n'.join(found) or summary(stack))
     if found:
         sys.exit(3)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--stack', choices=STACKS, default=STACKS[0])
     commands = parser.add_subparsers(dest='command', required=True)
     commands.add_parser('check', help='the versions if all is well; else what '
                         'is missing or broken, a line each, and status 3')
     commands.add_parser('conflicts', help="what fills mmcv's folder too")
     commands.add_parser('cv2', help='why cv2 cannot be imported, if so')
+    commands.add_parser('opencv', help='which OpenCV is installed')
     commands.add_parser('ops', help="why mmcv's ops do not load, if so")
+    commands.add_parser('others', help='what is there of the other stack')
     commands.add_parser('toolkit', help="why CUDA ops can't be built, if so")
     writer = commands.add_parser('write', help='requirement files for pip')
     writer.add_argument('folder', type=Path)
     args = parser.parse_args()
     if args.command == 'check':
-        check()
+        check(args.stack)
     elif args.command == 'write':
-        write(args.folder)
+        write(args.stack, args.folder)
     elif args.command == 'conflicts':
         print('\n'.join(conflicts()))
+    elif args.command == 'opencv':
+        print(opencv())
+    elif args.command == 'others':
+        print('\n'.join(others(args.stack)))
     else:
         error = {
             'cv2': lambda: import_error('cv2'),

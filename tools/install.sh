@@ -1,16 +1,19 @@
 #!/usr/bin/env bash
 # Install everything that nl_plugins needs, in the versions of setup.cfg.
 #
-#     bash tools/install.sh
+#     bash tools/install.sh [--stack openmmlab | onedl]
+#
+# The stack is OpenMMLab's releases or, in an environment of their own, the
+# forks of docs/forks.md.
 #
 # Installs into the active virtual or conda environment or, if there is none,
-# into .venv in the repository, which is created if need be. A complete
-# environment is left as it is, an incomplete one is completed. An installed
-# torch is kept if it satisfies setup.cfg. mmcv is compiled with its ops for
-# that torch, on a machine with an NVIDIA GPU with its CUDA ops.
+# into .venv (.venv-onedl) in the repository, which is created if need be. A
+# complete environment is left as it is, an incomplete one is completed. An
+# installed torch is kept if it satisfies setup.cfg. mmcv is compiled with its
+# ops for that torch, on a machine with an NVIDIA GPU with its CUDA ops.
 #
 # Environment variables:
-#     PYTHON      the Python (3.10 to 3.12) that creates .venv
+#     PYTHON      the Python (3.10 to 3.12) that creates the environment
 #     CXX         the C++ compiler
 #     MAX_JOBS    how many compilers run at once
 #     FORCE_CUDA  1: build mmcv's CUDA ops on a machine without a GPU too
@@ -20,7 +23,11 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 exec </dev/null
 cd "$ROOT"
 
-env=$(environment)
+choose_stack "$@"
+[ ${#arguments[@]} -eq 0 ] ||
+    fail "tools/install.sh takes nothing but --stack, but got" \
+        "'${arguments[*]}'"
+env=$(environment "$stack")
 python=$env/bin/python
 log=$ROOT/work_dirs/install.log
 work=$(mktemp -d)
@@ -41,7 +48,7 @@ supported() {
     [[ $1 == 3.10 || $1 == 3.11 || $1 == 3.12 ]]
 }
 
-# Set chosen to the Python that creates .venv.
+# Set chosen to the Python that creates the environment.
 choose_python() {
     local candidate version bare=''
     for candidate in python3.11 python3.12 python3.10 python3; do
@@ -71,7 +78,7 @@ choose_python() {
 prepare_environment() {
     local version
     if [ ! -x "$python" ]; then
-        [ "$env" = "$ROOT/.venv" ] ||
+        [[ $env == "$ROOT/.venv" || $env == "$ROOT/.venv-onedl" ]] ||
             fail "the active environment $env has no bin/python:" \
                 "deactivate it or install Python in it."
         [ ! -L "$python" ] ||
@@ -157,7 +164,8 @@ pinned() {
 # Set complete to yes or no.
 check() {
     local status=0
-    answer=$("$python" tools/environment.py check) || status=$?
+    answer=$("$python" tools/environment.py --stack "$stack" check) ||
+        status=$?
     case $status in
     0) complete=yes ;;
     3) complete=no ;;
@@ -221,23 +229,22 @@ remove_conflicts() {
 # The usual OpenCV needs libraries of the graphical desktop, which servers
 # and containers lack; the headless one fills the same folder.
 repair_cv2() {
-    local error package=opencv-contrib-python version
+    local error wanted
     error=$("$python" tools/environment.py cv2)
     [ -n "$error" ] || return 0
+    wanted=$("$python" tools/environment.py opencv)
     if [[ $error == *'cannot open shared object file'* ]]; then
-        package=opencv-contrib-python-headless
+        wanted=${wanted/==/-headless==}
     fi
-    printf '   %s: installing %s\n' "$error" "$package"
-    version=$("$python" -c "from importlib import metadata
-print(metadata.version('opencv-contrib-python'))")
-    install --force-reinstall --no-deps "$package==$version"
+    printf '   %s: installing %s\n' "$error" "$wanted"
+    install --force-reinstall --no-deps "$wanted"
     error=$("$python" tools/environment.py cv2)
     [ -z "$error" ] || fail "cv2 cannot be imported: $error"
 }
 
 # Compile mmcv unless pip has a wheel of it that fits the torch installed.
 build_mmcv() {
-    local error flags jobs name
+    local error flags jobs name wheel
     error=$("$python" tools/environment.py toolkit)
     [ -z "$error" ] || fail "$error"
     remove_conflicts
@@ -255,9 +262,10 @@ print(max(1, min(free, len(os.sched_getaffinity(0)))))')
     [ -n "$error" ] || return 0
     printf '   building anew: %s\n' "$error"
     name=$(<"$work/mmcv.txt")
-    logged "$python" -m pip cache remove "${name/==/-}-*" || true
+    wheel=${name//-/_}
+    logged "$python" -m pip cache remove "${wheel/==/-}-*" || true
     pinned mmcv --verbose --no-build-isolation --no-deps --force-reinstall \
-        --no-binary mmcv
+        --no-binary "${name%%==*}"
     error=$("$python" tools/environment.py ops)
     [ -z "$error" ] ||
         fail "mmcv was built, but its ops do not load ($error); the log is" \
@@ -267,11 +275,15 @@ print(max(1, min(free, len(os.sched_getaffinity(0)))))')
 # --- all of it --------------------------------------------------------------
 
 step "Python environment" prepare_environment
+others=$("$python" tools/environment.py --stack "$stack" others)
+[ -z "$others" ] ||
+    fail "$env holds ${others//$'\n'/, }, which is of another stack than" \
+        "$stack: use an environment of its own."
 step "Check" check
 [ "$complete" = no ] || exit 0
 
-"$python" tools/environment.py write "$work"
-if grep -qE '^(torch|mmcv)' <<<"$answer"; then
+"$python" tools/environment.py --stack "$stack" write "$work"
+if grep -qE '^(torch|(onedl-)?mmcv)' <<<"$answer"; then
     step "C++ compiler" check_compiler
 fi
 step "PyTorch and build tools" pinned torch -r "$work/build.txt"

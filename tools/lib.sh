@@ -21,14 +21,28 @@ step() {
     printf '   took %d s\n' "$((SECONDS - start))"
 }
 
-# Print the environment's folder: the active one, or .venv in the repository.
-# conda's base is not for projects.
+# choose_stack ARGUMENTS...: set stack, and arguments to what follows it.
+choose_stack() {
+    stack=openmmlab
+    if [ "${1:-}" = --stack ]; then
+        stack=${2:-}
+        [[ $stack == openmmlab || $stack == onedl ]] ||
+            fail "--stack must be openmmlab or onedl, but got '$stack'"
+        shift 2
+    fi
+    arguments=("$@")
+}
+
+# environment [STACK]: print its folder: the active one, or .venv in the
+# repository, .venv-onedl for the forks. conda's base is not for projects.
 environment() {
     if [ -n "${VIRTUAL_ENV:-}" ]; then
         printf '%s\n' "$VIRTUAL_ENV"
     elif [ -n "${CONDA_PREFIX:-}" ] &&
         [ "${CONDA_DEFAULT_ENV:-base}" != base ]; then
         printf '%s\n' "$CONDA_PREFIX"
+    elif [ "${1:-}" = onedl ]; then
+        printf '%s\n' "$ROOT/.venv-onedl"
     else
         printf '%s\n' "$ROOT/.venv"
     fi

@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
 # Install what is missing, check the style, run the tests.
 #
-#     bash tools/test.sh [pytest's arguments]
+#     bash tools/test.sh [--stack openmmlab | onedl] [pytest's arguments]
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-bash "$ROOT/tools/install.sh"
-python=$(environment)/bin/python
+choose_stack "$@"
+bash "$ROOT/tools/install.sh" --stack "$stack"
+python=$(environment "$stack")/bin/python
 cd "$ROOT"
 step "Style (ruff)" "$python" -m ruff check .
 printf '== Tests (pytest)\n'
 # pytest's closing line names the result and the time.
-exec "$python" -m pytest "$@"
+exec "$python" -m pytest "${arguments[@]}"

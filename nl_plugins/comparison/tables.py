@@ -123,7 +123,8 @@ def _sizes(group: Group) -> Table:
     first = group.models[0].complexity
     rows = []
     for model in group.models:
-        row, found = [model.name, model.blocks or 'none of nl_plugins'], model.complexity
+        row = [model.name, model.blocks or 'none of nl_plugins']
+        found = model.complexity
         if found is None:
             rows.append([*row, f'fails: {model.error}', '', ''])
             continue

@@ -86,6 +86,7 @@ def test_segmentation_demo_trains_and_reports(demo, monkeypatch, capsys):
 
 
 def test_video_demo_trains_and_reports(demo, monkeypatch, capsys):
+    pytest.importorskip('mmaction')
     monkeypatch.setattr(
         demo.video, 'generate_dataset',
         partial(demo.video.generate_dataset, num_train=16, num_val=8))

@@ -2,7 +2,6 @@
 from collections import Counter
 from pathlib import Path
 
-import decord
 import numpy as np
 import pytest
 import torch
@@ -10,6 +9,8 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
 from nl_plugins.demo import video
+
+decord = pytest.importorskip('decord')
 
 CONFIGS = Path(__file__).parents[2] / 'configs' / 'demo'
 BASELINE = 'c2d_r18-2stages_demo.py'

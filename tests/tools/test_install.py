@@ -9,11 +9,14 @@ import subprocess
 import sys
 import sysconfig
 import venv
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 REPO = Path(__file__).resolve().parents[2]
+# What the environment of this test sees.
+STACK = ('--stack', 'openmmlab' if find_spec('mmaction') else 'onedl')
 
 
 class Copy:
@@ -75,9 +78,9 @@ class Copy:
         return self.run('.venv/bin/python', 'tools/environment.py', *args,
                         **variables)
 
-    def install(self, **variables):
+    def install(self, *args, **variables):
         """Run the installer, which must fail; return its line of error."""
-        result = self.run('/bin/bash', 'tools/install.sh', **variables)
+        result = self.run('/bin/bash', 'tools/install.sh', *args, **variables)
         assert result.returncode == 1
         line, = result.stderr.splitlines()
         assert line.startswith('error: ')
@@ -175,11 +178,54 @@ def test_python_without_venv(copy):
 
 
 def test_missing_compiler(copy):
-    assert 'CXX=/not/there does not compile' in copy.install(CXX='/not/there')
+    env = {'VIRTUAL_ENV': str(copy.root / '.venv')}
+    assert 'CXX=/not/there does not compile' in copy.install(
+        *STACK, CXX='/not/there', **env)
     for name in ('cat', 'dirname', 'grep', 'mkdir', 'mktemp', 'rm', 'sleep',
                  'tail', 'wc'):
         program = copy.fakes / 'bin' / name
         program.parent.mkdir(exist_ok=True)
         program.symlink_to(shutil.which(name))
     assert 'no C++ compiler was found' in copy.install(
-        PATH=str(copy.fakes / 'bin'))
+        *STACK, PATH=str(copy.fakes / 'bin'), **env)
+
+
+@pytest.mark.parametrize('arguments, words', [
+    (['--stack', 'mmcv'],
+     "--stack must be openmmlab or onedl, but got 'mmcv'"),
+    (['--stack'], "--stack must be openmmlab or onedl, but got ''"),
+    (['onedl'], "takes nothing but --stack, but got 'onedl'"),
+])
+def test_wrong_arguments(copy, arguments, words):
+    assert words in copy.install(*arguments)
+
+
+@pytest.mark.parametrize('stack, name', [
+    ('onedl', 'mmaction2'),
+    ('openmmlab', 'onedl_mmdetection'),
+])
+def test_stacks_share_no_environment(copy, stack, name):
+    copy.pretend(name, '1.0')
+    line = copy.install(
+        '--stack', stack, VIRTUAL_ENV=str(copy.root / '.venv'))
+    assert f'which is of another stack than {stack}: use an' in line
+    assert name.replace('_', '-') in line
+
+
+def test_forks_have_an_environment_of_their_own(copy):
+    python = copy.write('../a copy/.venv-onedl/bin/python',
+                        '#!/bin/sh\necho 3.9\n', True)
+    assert f'{python.resolve().parents[1]} has Python 3.9' in copy.install(
+        '--stack', 'onedl')
+
+
+def test_forks_take_the_place_of_the_toolboxes(copy):
+    copy.environment('--stack', 'onedl', 'write', '.')
+    assert copy.root.joinpath('mmcv.txt').read_text() == 'onedl-mmcv==2.3.6\n'
+    rest = copy.root.joinpath('rest.txt').read_text().splitlines()
+    assert 'onedl-mmdetection==3.5.1' in rest and 'ftfy' in rest
+    # of the toolbox without a fork
+    assert not {'mmdet==3.3.0', 'decord>=0.6.0', 'numpy<2'} & set(rest)
+    copy.pretend('onedl_mmdetection', '3.4.0')
+    lines = copy.environment('--stack', 'onedl', 'check').stdout.splitlines()
+    assert 'onedl-mmdetection==3.5.1 (3.4.0 is installed)' in lines

@@ -164,6 +164,7 @@ def test_an_upstream_model_upgraded(cityscapes):
 @pytest.fixture
 def videos(tmp_path) -> Path:
     """Two videos of noise, as folders of frames, and their config."""
+    pytest.importorskip('mmaction')
     (tmp_path / 'config.py').write_text(VIDEO)
     for name in 'a', 'b':
         (tmp_path / name).mkdir()
@@ -208,6 +209,7 @@ default_hooks = dict(checkpoint=dict(interval=1))
 @pytest.fixture
 def video_files(tmp_path) -> Path:
     """Four MP4 files, one of them shorter than a clip, and their config."""
+    pytest.importorskip('mmaction')
     (tmp_path / 'config.py').write_text(VIDEO_FILES)
     lines = []
     for name, length in (('a', 20), ('b', 20), ('short', 2), ('c', 20)):

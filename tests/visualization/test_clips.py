@@ -4,7 +4,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mmaction.apis import init_recognizer
 from mmengine.config import Config
 from PIL import Image
 
@@ -12,6 +11,8 @@ from nl_plugins import NonLocal3d
 from nl_plugins.demo import video
 from nl_plugins.errors import OptionError
 from nl_plugins.visualization import clips
+
+init_recognizer = pytest.importorskip('mmaction.apis').init_recognizer
 
 CONFIGS = Path(__file__).parents[2] / 'configs' / 'demo'
 

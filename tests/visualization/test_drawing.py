@@ -5,7 +5,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from mmaction.apis import init_recognizer
 from mmengine.structures import BaseDataElement
 
 from nl_plugins import AttentionVisualizationHook, NonLocal3d, engine
@@ -152,6 +151,8 @@ def test_strips_of_a_long_clip(monkeypatch):
 
 
 def test_pictures_of_a_video(tmp_path):
+    pytest.importorskip('mmaction')
+    from mmaction.apis import init_recognizer
     video.generate_dataset(tmp_path / 'data', 8, 8)
     clip, _ = video.find_queries(tmp_path / 'data')[0]
     model = init_recognizer(
