@@ -123,6 +123,7 @@ def test_published_results_of_all_forms(tmp_path, folder, content):
 
 @pytest.mark.parametrize('package', TOOLBOXES)
 def test_every_published_result_of_a_toolbox_is_found(package):
+    pytest.importorskip(package)
     root = upstream_configs(package)
     listed = 0
     for file in root.rglob('metafile.y*ml'):
@@ -149,6 +150,7 @@ def test_every_published_result_of_a_toolbox_is_found(package):
 
 
 def test_the_fair_baseline_differs_in_the_blocks_alone():
+    pytest.importorskip('mmaction')
     c2d = 'configs/c2d/c2d_r101-in1k-pre{}_8xb32-8x8x1-100e_kinetics400-rgb.py'
     with_block, plain = (str(ROOT / c2d.format(name))
                          for name in ('-nl-c4', ''))

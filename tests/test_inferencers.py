@@ -105,6 +105,7 @@ def test_segmentation():
 
 
 def test_action_recognition():
+    pytest.importorskip('mmaction')
     variables, printed = run('Action recognition')
     assert has_blocks(variables['inferencer'].actionrecog_inferencer.model)
     first, second = variables['scores']
