@@ -69,6 +69,20 @@ def clear_errors() -> Iterator[None]:
         sys.exit(f'error: {message.strip()}')
 
 
+def add_shape_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the size of a model's input.
+
+    Args:
+        parser (argparse.ArgumentParser): Parser of a command-line tool.
+    """
+    parser.add_argument(
+        '--shape',
+        type=sizes,
+        metavar='[Tx]HxW',
+        help='size of the input (default: the clips or crops of training, '
+        '800x1280 for detection)')
+
+
 def sizes(text: str) -> tuple[int, ...]:
     """An argument such as ``64``, ``64x128`` or ``8x224x224``."""
     parts = text.lower().split('x')

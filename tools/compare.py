@@ -30,12 +30,7 @@ def parse_args() -> argparse.Namespace:
         default=[],
         metavar='DIR',
         help='work directories of trainings, or folders of them')
-    parser.add_argument(
-        '--shape',
-        type=command_line.sizes,
-        metavar='[Tx]HxW',
-        help='size of the input (default: the clips or crops of training, '
-        '800x1280 for detection)')
+    command_line.add_shape_argument(parser)
     parser.add_argument(
         '--batch-size',
         type=command_line.positive,

@@ -14,12 +14,7 @@ def parse_args() -> argparse.Namespace:
         nargs='+',
         metavar='CONFIG',
         help='paths or names of configs; the first one is the baseline')
-    parser.add_argument(
-        '--shape',
-        type=command_line.sizes,
-        metavar='[Tx]HxW',
-        help='size of the input (default: the clips or crops of training, '
-        '800x1280 for detection)')
+    command_line.add_shape_argument(parser)
     return parser.parse_args()
 
 
