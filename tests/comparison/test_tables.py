@@ -15,8 +15,9 @@ from nl_plugins.comparison.runs import find_runs, group_runs
 
 @pytest.fixture
 def comparison(tmp_path):
-    """A baseline with two runs, a block with three, a model that fails."""
-    for name, ap, seed, epochs in (('base', .20, 0, 2), ('base', .22, 1, 2),
+    """A baseline and a block with three runs each, a model that fails."""
+    for name, ap, seed, epochs in (('base', .01, -1, 1), ('base', .20, 0, 2),
+                                   ('base', .22, 1, 2),
                                    ('block', .25, 0, 2), ('block', .27, 1, 2),
                                    ('block', .10, 2, 1)):
         write_run(tmp_path / f'{name}{seed}',
@@ -72,7 +73,8 @@ def test_costs_with_median_spread_and_ratio(comparison):
 
 
 def test_results_with_gain_and_unfinished_runs(comparison):
-    base, block, unfinished, broken = cells(comparison, 'Trained')
+    stopped, base, block, unfinished, broken = cells(comparison, 'Trained')
+    assert (stopped['model'], stopped['remark']) == ('base', '1 of 2 epochs')
     assert base['box AP, last'] == '42.0 ± 2.8'
     assert base['gain in box AP'] == ''
     assert (block['runs'], block['box AP, last'], block['gain in box AP'],
@@ -111,7 +113,7 @@ def test_csv_holds_the_figures(comparison, tmp_path):
         rows = list(csv.DictReader(file))
     assert [(r['config'], r['seed'], r['state'], r['last']) for r in rows
             ][-1] == ('configs/block.py', '2', '1 of 2 epochs', '10.0')
-    assert len(rows) == 5
+    assert len(rows) == 6
 
 
 def test_the_page_needs_nothing_else(comparison, tmp_path):
@@ -143,5 +145,5 @@ def test_a_curve_for_each_run(comparison, monkeypatch):
     assert titles == ['box AP', 'loss', 'loss_cls']
     lines, style = drawn[0]
     assert style == 'o-'
-    assert lines[0] == (0, [(4, 20.), (8, 40.)])
-    assert [number for number, _ in lines] == [0, 0, 1, 1, 1]
+    assert lines[1] == (0, [(4, 20.), (8, 40.)])
+    assert [number for number, _ in lines] == [0, 0, 0, 1, 1, 1]

@@ -104,12 +104,16 @@ def test_without_validation_the_hook_says_so():
 
 def test_pictures_of_an_image(trained, scenes, tmp_path):
     model = load_model(DNL, str(trained / 'iter_2.pth'))
+    # It has begun as an identity: let it change the prediction.
+    _, block = records.choose_block(model)
+    torch.nn.init.normal_(block.conv_out.norm.weight, std=50.)
     image, _ = segmentation.find_queries(scenes)[0]
     visualizer = drawing.build_visualizer(model.cfg, str(tmp_path),
                                           model.dataset_meta)
     lines = drawing.draw(model, sample_from_file(model.cfg, image),
                          visualizer, 'name', [(10, 20), (100, 50)])
     assert len(lines) == 1 and 'of the pixels' in lines[0]
+    assert not lines[0].startswith('0.0 %')
     found = pictures(tmp_path)
     assert sorted(found) == [
         f'name_{what}_0.png' for what in (
@@ -122,7 +126,10 @@ def test_pictures_of_an_image(trained, scenes, tmp_path):
     rows, columns = np.nonzero(different)
     assert different.sum() < 200  # the cross alone
     assert abs(rows.mean() - 40) < 2 and abs(columns.mean() - 20) < 2
-    assert found['name_with_block_0.png'].shape == (96, 192, 3)
+    with_block, without = (found[f'name_{what}_block_0.png']
+                           for what in ('with', 'without'))
+    assert with_block.shape == without.shape == (96, 192, 3)
+    assert (with_block != without).any()
 
 
 def test_strips_of_a_long_clip(monkeypatch):
