@@ -47,7 +47,11 @@ def measure_complexity(cfg: Config,
     scope = toolbox(cfg)
     shape = input_shape(cfg, shape)
     init_default_scope(scope)
-    model = revert_sync_batchnorm(MODELS.build(cfg.model)).eval()
+    with torch.random.fork_rng(devices=[]):
+        # The same numbers each time: how many proposals of a detector
+        # overlap depends on the weights.
+        torch.manual_seed(0)
+        model = revert_sync_batchnorm(MODELS.build(cfg.model)).eval()
     x = torch.zeros(1, 3, *shape)
     options = dict(mode='tensor')
     if scope == 'mmaction':
