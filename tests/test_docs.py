@@ -20,6 +20,9 @@ PAGES = sorted([
     ROOT / 'README.md', *(ROOT / 'docs').glob('*.md'),
     *(ROOT / 'configs').rglob('README.md')
 ])
+#: The README in Chinese, with the code of the English one.
+CHINESE = ROOT / 'README_zh-CN.md'
+FENCED = re.compile(r'^```.*?^```$', re.M | re.S)
 
 
 def name(path):
@@ -124,15 +127,18 @@ def test_the_blocks_of_extending_run_and_pass_their_tests(
 
 def without_code(text):
     """A page without its fenced blocks and inline code."""
-    text = re.sub(r'^```.*?^```$', '', text, flags=re.M | re.S)
-    return re.sub(r'`[^`\n]*`', '', text)
+    return re.sub(r'`[^`\n]*`', '', FENCED.sub('', text))
+
+
+def links(text):
+    """Their targets; code in the words of a link leaves '[]'."""
+    return re.findall(r'\]\(([^)\s]+)\)', without_code(text))
 
 
 def anchors(page):
     """The names that GitHub gives to the headings of a page."""
     found = []
-    text = re.sub(
-        r'^```.*?^```$', '', page.read_text(), flags=re.M | re.S)
+    text = FENCED.sub('', page.read_text())
     for heading in re.findall(r'^#+ (.+)$', text, re.M):
         heading = re.sub(r'\[([^]]*)\]\([^)]*\)', r'\1', heading)
         slug = re.sub(r'[^\w\- ]', '', heading.lower()).replace(' ', '-')
@@ -141,11 +147,15 @@ def anchors(page):
     return found
 
 
-@pytest.mark.parametrize('page', PAGES, ids=name)
+def test_anchors_of_chinese_headings(tmp_path):
+    page = tmp_path / 'page.md'
+    page.write_text('# 推理\n# 与上游（mmcv 2.1）：内存、时间\n# 推理\n')
+    assert anchors(page) == ['推理', '与上游mmcv-21内存时间', '推理', '推理-1']
+
+
+@pytest.mark.parametrize('page', [*PAGES, CHINESE], ids=name)
 def test_links_lead_somewhere(page):
-    text = without_code(page.read_text())
-    # code in the words of a link leaves '[]'
-    for target in re.findall(r'\]\(([^)\s]+)\)', text):
+    for target in links(page.read_text()):
         parts = urlsplit(target)
         if parts.scheme:
             assert parts.scheme in ('http', 'https'), target
@@ -162,3 +172,39 @@ def test_the_index_lists_every_page():
     for page in (ROOT / 'docs').glob('*.md'):
         assert page.name == 'README.md' or f']({page.name})' in index
     assert '](docs/README.md)' in (ROOT / 'README.md').read_text()
+
+
+# Translation --------------------------------------------------------------
+
+
+def figures(text):
+    """The numbers in each cell of each row of the tables of a page."""
+    rows = re.findall(r'^\|.*\|$', FENCED.sub('', text), re.M)
+    return [[
+        re.findall(r'[+-]?\d+(?:\.\d+)?', cell) for cell in row.split('|')
+    ] for row in rows]
+
+
+def levels(text):
+    """The levels of the headings of a page."""
+    return re.findall(r'^#+ ', FENCED.sub('', text), re.M)
+
+
+def other_pages(text):
+    """The targets of the links of a page, without the other README."""
+    return sorted(target for target in links(text)
+                  if target not in ('README.md', CHINESE.name))
+
+
+@pytest.mark.parametrize('part',
+                         [FENCED.findall, figures, levels, other_pages],
+                         ids=['code', 'figures', 'sections', 'links'])
+def test_the_chinese_readme_has_the_same(part):
+    english = part((ROOT / 'README.md').read_text())
+    assert english
+    assert part(CHINESE.read_text()) == english
+
+
+def test_the_readmes_lead_to_each_other():
+    assert CHINESE.name in links((ROOT / 'README.md').read_text())
+    assert 'README.md' in links(CHINESE.read_text())
