@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .errors import OptionError
 from .loading import toolbox
+from .weights import draw_weights
 
 
 class Complexity(NamedTuple):
@@ -47,11 +48,9 @@ def measure_complexity(cfg: Config,
     scope = toolbox(cfg)
     shape = input_shape(cfg, shape)
     init_default_scope(scope)
-    with torch.random.fork_rng(devices=[]):
-        # The same numbers each time: how many proposals of a detector
-        # overlap depends on the weights.
-        torch.manual_seed(0)
-        model = revert_sync_batchnorm(MODELS.build(cfg.model)).eval()
+    model = revert_sync_batchnorm(MODELS.build(cfg.model))
+    draw_weights(model)
+    model.eval()
     x = torch.zeros(1, 3, *shape)
     options = dict(mode='tensor')
     if scope == 'mmaction':

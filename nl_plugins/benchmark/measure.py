@@ -285,14 +285,17 @@ def _median_times(case: Case, names: list[str],
 
 
 def time_in_turns(iterations: Sequence[Callable[[], None]],
-                  repeats: int) -> list[list[float]]:
+                  repeats: int,
+                  longest: float = _LONGEST) -> list[list[float]]:
     """Time several things one after the other, again and again.
 
     What the machine does beside them disturbs all of them alike.
 
     Args:
         iterations (Sequence[Callable]): What is timed.
-        repeats (int): Turns; fewer if they take minutes, but at least one.
+        repeats (int): Turns.
+        longest (float): Seconds after which no more turns begin. Defaults to
+            100.
 
     Returns:
         list[list[float]]: Seconds of each in every turn.
@@ -308,7 +311,7 @@ def time_in_turns(iterations: Sequence[Callable[[], None]],
     for _ in range(repeats):
         for iterate, number, times in zip(iterations, numbers, seconds):
             times.append(_time(iterate, number))
-        if time.perf_counter() - start > _LONGEST:
+        if time.perf_counter() - start > longest:
             break
     return seconds
 

@@ -6,12 +6,11 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import torch
-from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, init_default_scope
-from torch import nn
 
 from ..loading import load_config
+from ..weights import draw_weights
 from .measure import first_line, in_a_process, peak_memory, trimming
 
 
@@ -84,8 +83,11 @@ def _serve(config: str, size: tuple[int, ...], device: str, path: str,
            pipe: Connection) -> None:
     """Run a model and send what it took; save its output."""
     try:
-        cfg = load_config(config, {}, None)
-        model = _build(cfg).to(device).eval()
+        cfg = load_config(config)
+        init_default_scope(cfg.default_scope)
+        model = revert_sync_batchnorm(MODELS.build(cfg.model))
+        draw_weights(model, identities=False)
+        model.to(device).eval()
         generator = torch.Generator().manual_seed(0)
         x = torch.randn(1, 3, *size, generator=generator).to(device)
         before = peak_memory(device)
@@ -102,17 +104,3 @@ def _serve(config: str, size: tuple[int, ...], device: str, path: str,
         pipe.send(ModelResult(error=first_line(error)))
         return
     pipe.send(ModelResult(seconds, used, frozenset(model.state_dict())))
-
-
-def _build(cfg: Config) -> nn.Module:
-    """The model with random weights that depend on the names alone."""
-    init_default_scope(cfg.default_scope)
-    model = revert_sync_batchnorm(MODELS.build(cfg.model))
-    for name, parameter in model.named_parameters():
-        generator = torch.Generator().manual_seed(sum(name.encode()))
-        if parameter.dim() > 1:
-            deviation = parameter[0].numel()**-.5
-            parameter.data.normal_(0, deviation, generator=generator)
-        else:
-            parameter.data.uniform_(.5, 1, generator=generator)
-    return model

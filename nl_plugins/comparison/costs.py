@@ -17,6 +17,7 @@ from mmengine.logging import MMLogger
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
+from mmengine.runner import set_random_seed
 
 from ..analysis import input_shape
 from ..benchmark.measure import (
@@ -28,6 +29,7 @@ from ..benchmark.measure import (
     use_device,
 )
 from ..loading import load_config, toolbox
+from ..weights import draw_weights
 from .batches import synthetic_batch
 
 PHASES = ('inference', 'training')
@@ -76,7 +78,8 @@ def measure_costs(configs: Sequence[str], phase: str,
 
     An inference is the model's whole ``test_step`` with its
     post-processing, a training step the whole ``train_step`` with the
-    optimizer of the config. No data set is read.
+    optimizer of the config, at a learning rate of 0. No data set is read.
+    The weights are those of :func:`nl_plugins.weights.draw_weights`.
 
     Args:
         configs (Sequence[str]): Paths or names of configs.
@@ -121,15 +124,20 @@ def _build_step(config: str, phase: str,
     if 'size' in (cfg.model.get('data_preprocessor') or {}):
         # MMSegmentation pads what is smaller.
         cfg.model.data_preprocessor.size = shape
-    model = revert_sync_batchnorm(MODELS.build(cfg.model)).to(setting.device)
+    model = revert_sync_batchnorm(MODELS.build(cfg.model))
+    draw_weights(model)
+    model.to(setting.device)
     training = phase == 'training'
     batch = synthetic_batch(cfg, model, shape,
                             setting.batch_size if training else 1)
     optimizer = None
     if training:
         optimizer = build_optim_wrapper(model, cfg.optim_wrapper)
+        for group in optimizer.param_groups:
+            group['lr'] = 0.  # every step has the same weights
 
     def step() -> None:
+        set_random_seed(0)  # samplers, dropout
         # not once: ResNet3d.train() freezes layers
         model.train(training)
         if training:
@@ -163,6 +171,6 @@ def _serve_times(configs: Sequence[str], phase: str, setting: Setting,
     try:
         use_device(setting.device)
         steps = [_build_step(config, phase, setting) for config in configs]
-        pipe.send(time_in_turns(steps, setting.repeats))
+        pipe.send(time_in_turns(steps, setting.repeats, math.inf))
     except Exception as error:
         pipe.send(first_line(error))

@@ -159,15 +159,13 @@ def _costs(comparison: Comparison, group: Group) -> Table:
                 f'{cost.bytes / 2**20:.0f} MB'
                 + _ratio(cost.bytes, first.bytes)
             ]
-    turns = max(len(model.costs[phase].seconds) for model in group.models
-                for phase in PHASES)
     return Table(
         'Time and memory', head, rows,
-        f'Measured side by side on {setting.device}, fp32: median of {turns} '
-        'turns, smallest to largest; inference with batch 1, training steps '
-        f'with batch {setting.batch_size}; noise as input, random weights. '
-        'Memory: weights, activations and, in training, gradients and the '
-        "optimizer's state.")
+        f'Measured side by side on {setting.device}: median of '
+        f'{setting.repeats} turns, smallest to largest; inference with batch '
+        f'1, training steps with batch {setting.batch_size}; noise as input, '
+        'random weights, the same of the same layers. Memory: weights, '
+        "activations and, in training, gradients and the optimizer's state.")
 
 
 def _results(comparison: Comparison, group: Group) -> Table:

@@ -27,18 +27,26 @@ def test_a_step_trains_or_predicts(config, shape, monkeypatch):
     monkeypatch.setattr(
         costs, 'synthetic_batch',
         lambda *args: batches.append(make(*args)) or batches[-1])
+    optimizers = []
+    wrap = costs.build_optim_wrapper
+    monkeypatch.setattr(
+        costs, 'build_optim_wrapper',
+        lambda *args: optimizers.append(wrap(*args)) or optimizers[-1])
     for phase, size in (('inference', 1), ('training', 3)):
         step = costs._build_step(f'{CONFIGS / config}.py', phase,
                                  Setting(shape, batch_size=3))
         before = [p.detach().clone() for p in models[-1].parameters()]
+        assert len(optimizers) == (phase == 'training')
         seen = []
         models[-1].backbone.register_forward_pre_hook(
             lambda module, args, seen=seen: seen.append(args[0].shape[-2:]))
         step()
         assert seen == [shape[-2:]]  # neither padded nor cropped
-        changed = [not torch.equal(a, b)
-                   for a, b in zip(before, models[-1].parameters())]
-        assert any(changed) == (phase == 'training')
+        # a full step, which leaves the weights for the next turn
+        assert all(map(torch.equal, before, models[-1].parameters()))
+        for optimizer in optimizers:
+            trained = [p for p in models[-1].parameters() if p.requires_grad]
+            assert len(optimizer.optimizer.state) == len(trained)
         assert models[-1].training == (phase == 'training')
         assert len(batches[-1]['inputs']) == size
         assert tuple(batches[-1]['inputs'][0].shape[-2:]) == shape[-2:]
