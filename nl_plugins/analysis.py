@@ -35,8 +35,8 @@ def measure_complexity(cfg: Config,
     Args:
         cfg (Config): Config of a recognizer, segmentor or detector.
         shape (tuple[int, ...], optional): Sizes of the input after its
-            channels. Defaults to None: the clips or crops of training, and
-            800 x 1280 for detection.
+            channels. Defaults to None: the clips or crops of training, for
+            detection what images are resized to.
 
     Returns:
         Complexity: What it costs.
@@ -124,12 +124,26 @@ def _own_shape(cfg: Config, scope: str | None) -> tuple[int, ...]:
             frames = max(sampling.clip_len, sampling.get('num_clips', 1))
             return frames, *_crop(dataset.pipeline)
         if scope == 'mmseg':
-            return tuple(cfg.model.data_preprocessor.size)
-    except (AttributeError, KeyError, StopIteration) as error:
+            return tuple(cfg.model.data_preprocessor.get('size')
+                         or cfg.crop_size)
+        return _image_size(cfg)
+    except (AttributeError, KeyError, StopIteration, TypeError) as error:
         raise OptionError(
             f'{cfg.filename} does not say the size of its input: give it as '
             '--shape') from error
-    return 800, 1280
+
+
+def _image_size(cfg: Config) -> tuple[int, int]:
+    """Height and width of the images that a detector is tested on."""
+    dataset = (cfg.get('test_dataloader') or cfg.train_dataloader).dataset
+    while 'pipeline' not in dataset:
+        dataset = dataset.dataset
+    width, height = next(
+        t.scale for t in dataset.pipeline
+        if 'Resize' in str(t.type) and isinstance(t.get('scale'), tuple))
+    if (width, height) == (1333, 800):  # of images of 4:3, in COCO's mean
+        return 800, 1280
+    return height, width
 
 
 def _crop(pipeline: list[dict]) -> tuple[int, int]:

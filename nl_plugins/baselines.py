@@ -79,8 +79,9 @@ def fair_baseline(config: str) -> str | None:
         ToolboxNotInstalledError: The toolbox of one is not installed.
     """
     for base in inherited(config):
-        if not upstream_name(base) and _has_model(base) and not any(
-                describe_blocks(Config.fromfile(base).model)):
+        if (not upstream_name(base) and '_base_' not in base.parts
+                and _has_model(base)
+                and not any(describe_blocks(Config.fromfile(base).model))):
             return str(base)
     return find_baseline(config)
 

@@ -158,6 +158,9 @@ def check_fit(model: nn.Module, checkpoint: dict, name: str,
         CheckpointMismatchError: Parameters are missing, unknown or of
             another shape.
     """
+    if not isinstance(checkpoint, dict):
+        raise CheckpointMismatchError(f'{name} holds no parameters, but a '
+                                      f'{type(checkpoint).__name__}')
     problems = _differences(model, checkpoint)
     if problems:
         found = '\n'.join(f'  {problem}' for problem in problems)

@@ -80,7 +80,7 @@ def add_shape_argument(parser: argparse.ArgumentParser) -> None:
         type=sizes,
         metavar='[Tx]HxW',
         help='size of the input (default: the clips or crops of training, '
-        '800x1280 for detection)')
+        'for detection what images are resized to)')
 
 
 def sizes(text: str) -> tuple[int, ...]:

@@ -13,7 +13,8 @@ def describe_blocks(model: dict, path: str = '') -> Iterator[str]:
 
     Yields:
         str: A line for each entry of ``blocks`` of a ``WithBlocks``, for
-        each of this package's heads and for each of ``plugins``.
+        each of this package's heads, for each of ``plugins``, and for
+        upstream's own ways to a non-local block.
     """
     inside = f' of {path}' if path else ''
     kind = _type_name(model)
@@ -26,11 +27,25 @@ def describe_blocks(model: dict, path: str = '') -> Iterator[str]:
             yield f'{_call(block, place)} {place} {places}{inside}'
     if kind in ('nl_plugins.NLHead', 'nl_plugins.DNLHead'):
         yield _call(_head_options(model))
+    elif kind.rpartition('.')[2] in ('NLHead', 'DNLHead'):
+        yield f"upstream's {kind}"
+    if any(_as_list(model.get('non_local'))):
+        yield f"upstream's non_local{inside}"
+    if model.get('refine_type') == 'non_local':
+        yield f"upstream's {kind}{inside}"
     for plugin in model.get('plugins') or []:
         yield f'{_call(plugin["cfg"])} {plugin["position"]}{inside}'
     for key, value in model.items():
-        if isinstance(value, dict):
-            yield from describe_blocks(value, f'{path}.{key}'.lstrip('.'))
+        for part in _as_list(value):
+            if isinstance(part, dict) and key not in ('blocks', 'plugins'):
+                yield from describe_blocks(part, f'{path}.{key}'.lstrip('.'))
+
+
+def _as_list(value: Any) -> list:
+    """The parts of a list of lists, or the one part."""
+    if not isinstance(value, (list, tuple)):
+        return [value]
+    return [part for item in value for part in _as_list(item)]
 
 
 def _call(block: dict, *without: str) -> str:
@@ -61,7 +76,7 @@ def _short(value: Any) -> str:
 def _head_options(head: dict) -> dict:
     """What a head hands on to its block, without upstream's defaults."""
     from mmseg.models import decode_heads
-    upstream = getattr(decode_heads, head['type'].rpartition('.')[2])
+    upstream = getattr(decode_heads, _type_name(head).rpartition('.')[2])
     parameters = inspect.signature(upstream.__init__).parameters
     return dict(type=head['type']) | {
         key: head[key]

@@ -123,3 +123,19 @@ def test_tool_prints_a_table(load_tool, monkeypatch, capsys):
     assert rows[0][1:] == ['64 x 64', '0.265 M', '1.00x', rows[0][4],
                            '1.00x']
     assert float(rows[1][3][:-1]) == pytest.approx(273331 / 264915, abs=.01)
+
+
+@pytest.mark.parametrize('name, shape', [
+    ('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', (800, 1280)),
+    ('mmdet::ssd/ssd300_coco.py', (300, 300)),
+    ('mmdet::yolox/yolox_s_8xb8-300e_coco.py', (640, 640)),
+    ('mmseg::fcn/fcn_r50-d8_4xb2-40k_cityscapes-769x769.py', (769, 769)),
+])
+def test_images_are_as_large_as_the_config_makes_them(name, shape):
+    assert input_shape(load_config(name)) == shape
+
+
+def test_an_unknown_size_is_asked_for():
+    with pytest.raises(OptionError, match='give it as --shape'):
+        input_shape(load_config('configs/demo/fcn_r18-2stages_demo.py', {
+            'model.data_preprocessor.size': None, 'crop_size': None}))

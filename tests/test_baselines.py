@@ -159,3 +159,13 @@ def test_the_fair_baseline_differs_in_the_blocks_alone():
     assert fair_baseline(plain) == find_baseline(plain) != plain
     path = str(ROOT / 'configs/mask_rcnn/mask-rcnn_r50-nl-c4_fpn_1x_coco.py')
     assert fair_baseline(path) == find_baseline(path)
+
+
+def test_a_fragment_of_ones_own_is_no_baseline(tmp_path):
+    (tmp_path / '_base_').mkdir()
+    (tmp_path / '_base_' / 'model.py').write_text(
+        "model = dict(type='FCN')\n")
+    config = tmp_path / 'config.py'
+    config.write_text("_base_ = ['_base_/model.py', "
+                      "'mmseg::_base_/default_runtime.py']\n")
+    assert fair_baseline(str(config)) is None

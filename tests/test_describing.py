@@ -50,3 +50,23 @@ def test_classes_are_named_as_registries_name_them():
         dict(type=DisentangledNonLocal2d, after='layer2.1')])
     assert list(describe_blocks(model)) == [
         'DisentangledNonLocal2d after layer2.1']
+
+
+def test_parts_in_lists_and_upstreams_own_blocks():
+    model = dict(
+        decode_head=[
+            dict(type='FCNHead'),
+            dict(type='nl_plugins.NLHead', reduction=4),
+            dict(type='mmseg.DNLHead')
+        ],
+        neck=[dict(type='FPN'), dict(type='BFP', refine_type='non_local')],
+        backbone=dict(type='ResNet3d', non_local=((0, 0), (1, 0))))
+    assert list(describe_blocks(model)) == [
+        'NLHead (reduction=4)', "upstream's mmseg.DNLHead",
+        "upstream's BFP of neck", "upstream's non_local of backbone"]
+
+
+def test_a_head_may_be_a_class():
+    from nl_plugins import NLHead
+    assert list(describe_blocks(dict(type=NLHead, use_scale=False))) == [
+        'NLHead (use_scale=False)']

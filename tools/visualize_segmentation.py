@@ -67,7 +67,7 @@ def main() -> None:
         dataset = predictions.dataset_of(models[names[0]])
         predictions.check_samples(
             dataset, [*args.samples, *(n for n, _, _ in args.points)])
-        args.out.mkdir(parents=True, exist_ok=True)
+        command_line.make_folder(args.out)
         predictions.draw_predictions(models, args.samples,
                                      args.out / 'predictions.png')
         if args.points:

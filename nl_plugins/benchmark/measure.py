@@ -326,7 +326,8 @@ def _time(iterate: Callable, number: int) -> float:
 
 def first_line(error: Exception) -> str:
     """What went wrong, short enough for a table."""
-    return (str(error) or repr(error)).splitlines()[0]
+    lines = (line.strip() for line in str(error).splitlines())
+    return next(filter(None, lines), repr(error))
 
 
 def use_device(device: str) -> None:

@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection
 from typing import NamedTuple
 
 import torch
+from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
@@ -112,13 +113,19 @@ def _tell(message: str) -> None:
     print(f'   {message}', file=sys.stderr, flush=True)
 
 
-def _build_step(config: str, phase: str,
-                setting: Setting) -> Callable[[], None]:
-    """What is measured, ready to run."""
+def _load(config: str) -> Config:
+    """The config, with its toolbox imported, which takes memory too."""
     # One line for each parameter from the optimizer's constructor.
     MMLogger.get_current_instance().setLevel(logging.ERROR)
     warnings.simplefilter('ignore')
     cfg = load_config(config)
+    init_default_scope(toolbox(cfg))
+    return cfg
+
+
+def _build_step(cfg: Config, phase: str,
+                setting: Setting) -> Callable[[], None]:
+    """What is measured, ready to run."""
     init_default_scope(toolbox(cfg))
     shape = input_shape(cfg, setting.shape)
     if 'size' in (cfg.model.get('data_preprocessor') or {}):
@@ -156,8 +163,9 @@ def _serve_memory(config: str, phase: str, setting: Setting,
     """Send the memory of two steps: the optimizer's state comes first."""
     try:
         use_device(setting.device)
+        cfg = _load(config)
         before = peak_memory(setting.device)
-        step = _build_step(config, phase, setting)
+        step = _build_step(cfg, phase, setting)
         step()
         step()
         pipe.send(peak_memory(setting.device) - before)
@@ -170,7 +178,8 @@ def _serve_times(configs: Sequence[str], phase: str, setting: Setting,
     """Send the times of the turns of each."""
     try:
         use_device(setting.device)
-        steps = [_build_step(config, phase, setting) for config in configs]
+        steps = [_build_step(_load(config), phase, setting)
+                 for config in configs]
         pipe.send(time_in_turns(steps, setting.repeats, math.inf))
     except Exception as error:
         pipe.send(first_line(error))

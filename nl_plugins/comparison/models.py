@@ -5,12 +5,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ..analysis import Complexity, measure_complexity
+from ..analysis import Complexity, input_shape, measure_complexity
 from ..baselines import PublishedResult, fair_baseline, published_results
 from ..benchmark.measure import first_line
 from ..describing import describe_blocks
-from ..errors import OptionError, RunError
-from ..loading import load_config
+from ..errors import OptionError
+from ..loading import find_config, load_config
 from .costs import PHASES, Cost, Setting, measure_costs
 from .runs import Run, find_runs, group_runs
 
@@ -102,26 +102,35 @@ def compare(configs: Sequence[str],
         ConfigNotFoundError: There is no such config.
         ToolboxNotInstalledError: The toolbox of one cannot be imported.
         OptionError: A config inherits from none of a toolbox and no
-            baseline is given, two configs have one name, or a folder does
-            not exist.
+            baseline is given, two configs have one name, the size of an
+            input is unknown, or a folder does not exist.
     """
     setting = setting or Setting()
     for folder in work_dirs:
         if not Path(folder).is_dir():
             raise OptionError(f"there is no folder '{folder}' of runs")
-    by_baseline = {}
+    by_baseline, files = {}, {}
+    # One file may be written in several ways.
+    configs, baseline = [
+        files.setdefault(find_config(c).resolve(), c) for c in configs
+    ], baseline and files.setdefault(find_config(baseline).resolve(), baseline)
     for config in dict.fromkeys(configs):
         first = baseline or fair_baseline(config)
         if first is None:
             raise OptionError(
                 f'{config} inherits from no config of a toolbox: name its '
                 'baseline with --baseline')
+        first = files.setdefault(find_config(first).resolve(), first)
         by_baseline.setdefault(first, [first])
         if config != first:
             by_baseline[first].append(config)
     _check_names([c for names in by_baseline.values() for c in names])
+    # Before anything long begins.
     for config in {c for names in by_baseline.values() for c in names}:
-        load_config(config)  # before anything long begins
+        cfg = load_config(config)
+        if 'model' not in cfg:
+            raise OptionError(f'{config} has no model')
+        input_shape(cfg, setting.shape)
 
     runs = find_runs(work_dirs)
     groups = []
@@ -158,8 +167,6 @@ def _describe(config: str, costs: dict[str, Cost], runs: list[Run],
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
             complexity = measure_complexity(cfg, setting.shape)
-    except RunError:
-        raise
     except Exception as failure:  # whatever a model may raise
         error = first_line(failure)
     name = config_name(config)

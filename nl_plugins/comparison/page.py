@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import jinja2
 import mmcv
+import numpy as np
 import torch
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
@@ -108,7 +109,8 @@ def _pictures(runs: Iterable[Run]) -> tuple[list[tuple[str, str]], int]:
         kept = [*run.work_dir.glob('*/vis_data/vis_image/*'),
                 *run.work_dir.glob('*.png')]
         for path in kept:
-            if path.suffix.lower() not in ('.png', '.jpg', '.jpeg'):
+            if path.suffix.lower() not in ('.png', '.jpg', '.jpeg') or (
+                    not path.is_file()):
                 continue
             # mmengine appends the step: 12 of image_12.png
             name, step = re.fullmatch(r'(.*?)_?(\d*)', path.stem).groups()
@@ -117,13 +119,17 @@ def _pictures(runs: Iterable[Run]) -> tuple[list[tuple[str, str]], int]:
             if key not in latest or order > latest[key][0]:
                 latest[key] = order, path
     paths = [path for _, path in latest.values()]
-    return ([(path.stem, _shrunk(path)) for path in paths[:_PICTURES]],
-            len(paths[_PICTURES:]))
+    shown = [(path.stem, _shrunk(path)) for path in paths[:_PICTURES]]
+    return [(name, url) for name, url in shown if url], len(paths[_PICTURES:])
 
 
 def _shrunk(path: Path) -> str:
-    image = mmcv.imread(path)
-    height, width = image.shape[:2]
+    """A picture as a URL of data, '' if it cannot be read."""
+    content = np.frombuffer(path.read_bytes(), np.uint8)
+    image = cv2.imdecode(content, cv2.IMREAD_COLOR) if len(content) else None
+    if image is None:
+        return ''
+    width = image.shape[1]
     if width > _WIDTH:
         image = mmcv.imrescale(image, _WIDTH / width)
     return _data_url('jpeg', cv2.imencode('.jpg', image)[1].tobytes())

@@ -1,6 +1,7 @@
 """What trainings reached, read from the files that the runner writes."""
 import json
 import math
+import os
 import re
 import statistics
 from collections.abc import Iterable, Sequence
@@ -25,8 +26,7 @@ VIDEO = (Metric('top-1', 'acc/top1', 100), )
 _KNOWN = {m.key: m for m in (*DETECTION, *SEGMENTATION, *VIDEO)}
 
 #: Settings in which repetitions of one training may differ.
-_OF_ONE_RUN = ('work_dir', 'randomness', 'resume', 'launcher', 'load_from',
-               'auto_scale_lr.enable')
+_OF_ONE_RUN = ('work_dir', 'randomness', 'resume', 'launcher')
 
 
 class Run(NamedTuple):
@@ -74,13 +74,14 @@ class Run(NamedTuple):
 
         Returns:
             list[Metric]: Box AP, mask AP, mIoU and top-1 as far as they are
-            there; otherwise every number of the last evaluation.
+            there; otherwise every number.
         """
-        last = self.val[-1] if self.val else {}
-        known = [_KNOWN[key] for key in _KNOWN if key in last]
+        found = {key: value for record in self.val
+                 for key, value in record.items()}
+        known = [_KNOWN[key] for key in _KNOWN if key in found]
         times = {'iteration', 'step', 'time', 'data_time'}
         return known or [
-            Metric(key, key) for key, value in last.items()
+            Metric(key, key) for key, value in found.items()
             if key not in times and isinstance(value, (int, float))
         ]
 
@@ -103,6 +104,7 @@ def read_run(work_dir: str | Path) -> Run:
 
     Raises:
         FileNotFoundError: If no training left records there.
+        ValueError: If its config cannot be read.
     """
     work_dir = Path(work_dir)
     train, val, settings, text = [], [], {}, None
@@ -114,7 +116,10 @@ def read_run(work_dir: str | Path) -> Run:
         dumped = path.with_name('config.py')
         if dumped.exists():
             text = dumped.read_text()
+            began_from = settings.get('load_from')
             settings = _read_settings(dumped)
+            if settings.get('resume'):  # load_from was the checkpoint
+                settings['load_from'] = began_from
         if settings.get('resume'):
             train = [r for r in train if r['iteration'] < first]
             val = [r for r in val if r['iteration'] < first]
@@ -127,6 +132,8 @@ def read_run(work_dir: str | Path) -> Run:
             if 'loss' in record:
                 iteration = record['step']
                 train.append(record | dict(iteration=iteration))
+            elif 'train_cfg.max_iters' in settings:
+                val.append(record | dict(iteration=record['step']))
             else:
                 val.append(record | dict(iteration=iteration))
     if not train:
@@ -148,21 +155,25 @@ def find_runs(folders: Iterable[str | Path]) -> list[Run]:
 
     Returns:
         list[Run]: The trainings that began, in the order of their paths. Of
-        one that left no record there is its name alone.
+        one that left no record, or cannot be read, there is its name alone.
     """
     work_dirs = dict.fromkeys(
-        path.parents[2] for folder in folders
-        for path in sorted(Path(folder).rglob('*/vis_data/config.py')))
+        found for folder in folders for found in _work_dirs(folder))
     runs = []
     for work_dir in work_dirs:
         try:
             runs.append(read_run(work_dir))
+            continue
         except FileNotFoundError:
-            # tests have their metrics, but no training record either
-            if not any(work_dir.glob('*/vis_data/scalars.json')):
-                runs.append(
-                    Run([], [], work_dir, _config_name(work_dir, None),
-                        state='no record'))
+            # A test has its metrics; what has nothing began to train.
+            if all(_read_records(path.with_name('scalars.json'))
+                   for path in work_dir.glob('*/vis_data/config.py')):
+                continue
+            state = 'no record'
+        except ValueError as error:
+            state = str(error)
+        runs.append(
+            Run([], [], work_dir, _config_name(work_dir, None), state=state))
     return runs
 
 
@@ -206,6 +217,11 @@ def describe_difference(run: Run, other: Run, most: int = 3) -> str:
     return ', '.join(named + ['...'] * (len(keys) > most))
 
 
+def best(values: Sequence[float]) -> float:
+    """The largest value, nan if none is finite."""
+    return max(filter(math.isfinite, values), default=math.nan)
+
+
 def mean_and_spread(values: Sequence[float], digits: int) -> str:
     """Mean and, of several values, sample standard deviation.
 
@@ -214,28 +230,49 @@ def mean_and_spread(values: Sequence[float], digits: int) -> str:
         digits (int): After the decimal point.
 
     Returns:
-        str: Such as ``'37.1 ± 0.2'``.
+        str: Such as ``'37.1 ± 0.2'``, ``'nan'`` if one is not finite.
     """
+    if not all(map(math.isfinite, values)):
+        return 'nan'
     text = f'{statistics.mean(values):.{digits}f}'
     if len(values) > 1:
         text += f' ± {statistics.stdev(values):.{digits}f}'
     return text
 
 
+def _work_dirs(folder: str | Path) -> Iterable[Path]:
+    """The work directories below a folder, also behind links."""
+    seen = set()
+    for name, folders, files in os.walk(
+            Path(folder).resolve(), followlinks=True):
+        path = Path(name).resolve()
+        if path in seen:
+            folders.clear()
+        seen.add(path)
+        folders.sort()
+        if path.name == 'vis_data' and 'config.py' in files:
+            yield path.parents[1]
+
+
 def _read_records(path: Path) -> list[dict]:
-    """The records of a file, whose last line may be cut off."""
+    """The records of a file, of which lines may be cut off."""
     records = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text().splitlines() if path.exists() else ():
         try:
-            records.append(json.loads(line))
+            record = json.loads(line)
         except json.JSONDecodeError:  # the run was killed while writing
-            break
+            continue
+        if isinstance(record, dict) and 'step' in record:
+            records.append(record)
     return records
 
 
 def _read_settings(path: Path) -> dict[str, Any]:
     """A dumped config with dotted keys."""
-    cfg = Config.fromfile(path, import_custom_modules=False)
+    try:
+        cfg = Config.fromfile(path, import_custom_modules=False)
+    except Exception as error:  # whatever Python may raise
+        raise ValueError(f'{path.name} cannot be read: {error!r}') from error
     return dict(_flatten(cfg.to_dict()))
 
 
@@ -271,13 +308,17 @@ def _state(work_dir: Path, settings: dict[str, Any], train: list[dict],
         return ''
     # An epoch is over when it was evaluated or saved.
     done = [r['step'] for r in val]
+    unit, reached = 'iter', train[-1]['iteration']
+    # not logged yet, at the most
+    ahead = reached - train[-2]['iteration'] if len(train) > 1 else reached
+    if epochs:
+        unit, reached, ahead = 'epoch', train[-1].get('epoch', 1), 0
     last = work_dir / 'last_checkpoint'
     if last.exists():
-        done += map(int, re.findall(r'(?:epoch|iter)_(\d+)', Path(
-            last.read_text()).name))
-    last_record = train[-1]
-    done.append(last_record.get('epoch', 1) - 1 if epochs else last_record[
-        'iteration'])
+        # It may be left from an earlier training.
+        saved = re.findall(rf'{unit}_(\d+)', Path(last.read_text()).name)
+        done += [n for n in map(int, saved) if n <= reached + ahead]
+    done.append(reached - 1 if epochs else reached)
     if max(done) >= total:
         return ''
     return f'{max(done)} of {total} {"epochs" if epochs else "iterations"}'

@@ -10,7 +10,7 @@ from terminaltables import GithubFlavoredMarkdownTable
 
 from .costs import PHASES, Cost
 from .models import Comparison, Group
-from .runs import Metric, Run, describe_difference, mean_and_spread
+from .runs import Metric, Run, best, describe_difference, mean_and_spread
 
 
 class Table(NamedTuple):
@@ -55,7 +55,8 @@ def to_markdown(comparison: Comparison) -> str:
     for group in comparison.groups:
         parts.append(f'## {group.models[0].name}')
         for table in tables(comparison, group):
-            rows = [table.head, *table.rows]
+            rows = [[cell.replace('|', r'\|') for cell in row]
+                    for row in (table.head, *table.rows)]
             parts += [f'### {table.title}',
                       GithubFlavoredMarkdownTable(rows).table]
             if table.remark:
@@ -107,7 +108,7 @@ def write_csv(comparison: Comparison, folder: str | Path) -> None:
                 for metric in run.metrics() or [None]:
                     values = run.values(metric) if metric else []
                     writer.writerow([
-                        *fields, *((metric.name, values[-1], max(values))
+                        *fields, *((metric.name, values[-1], best(values))
                                    if values else ('', '', ''))
                     ])
 
@@ -123,7 +124,7 @@ def _sizes(group: Group) -> Table:
     first = group.models[0].complexity
     rows = []
     for model in group.models:
-        row = [model.name, model.blocks or 'none of nl_plugins']
+        row = [model.name, model.blocks or 'none']
         found = model.complexity
         if found is None:
             rows.append([*row, f'fails: {model.error}', '', ''])
@@ -187,8 +188,9 @@ def _results(comparison: Comparison, group: Group) -> Table:
             for metric in metrics:
                 row += _reached(metric, runs, baseline)
             remarks = [runs[0].state]
-            if runs[0].settings and runs[0] is not model.runs[0][0]:
-                remarks.append(describe_difference(runs[0], model.runs[0][0]))
+            first = next((r[0] for r in model.runs if r[0].settings), runs[0])
+            if runs[0].settings:
+                remarks.append(describe_difference(runs[0], first))
             times = [run.seconds_per_iteration for run in runs if run.train]
             total = [run.training_seconds for run in runs if run.train]
             rows.append([
@@ -218,7 +220,7 @@ def _reached(metric: Metric, runs: list[Run],
         gain = (f'{statistics.mean(last) - statistics.mean(other):+.{digits}f}'
                 )
     return (mean_and_spread(last, digits), gain,
-            mean_and_spread([max(found) for found in values], digits))
+            mean_and_spread([best(found) for found in values], digits))
 
 
 def _published(group: Group) -> Table:
@@ -246,7 +248,9 @@ def _ratio(value: float, other: float | None) -> str:
 
 
 def _seconds(value: float) -> str:
-    return f'{value:.3g} s' if value >= 1 else f'{1e3 * value:.3g} ms'
+    if value < .9995:
+        return f'{1e3 * value:.3g} ms'
+    return f'{value:.3g} s' if value < 999.5 else f'{value:.0f} s'
 
 
 def _hours(seconds: float) -> str:

@@ -139,8 +139,9 @@ def _fitted(image: np.ndarray) -> np.ndarray:
     factor = -(-_WIDTHS[0] // width)  # whole pixels
     if width > _WIDTHS[1]:
         factor = _WIDTHS[1] / width
+    size = [max(1, round(factor * side)) for side in image.shape[1::-1]]
     return cv2.resize(
-        image, None, fx=factor, fy=factor,
+        image, size,
         interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_NEAREST)
 
 

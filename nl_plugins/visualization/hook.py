@@ -1,8 +1,10 @@
 """Attention during training."""
+import logging
+import time
 from collections.abc import Sequence
 
 from mmengine.dist import master_only
-from mmengine.hooks import Hook
+from mmengine.hooks import Hook, IterTimerHook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
@@ -36,9 +38,10 @@ class AttentionVisualizationHook(Hook):
             last one.
 
     Raises:
-        OptionError: If ``interval`` is no integer of at least 1, or at the
-            start of the training if there is no such block, no validation,
-            or no such sample in it.
+        OptionError: If an argument has not the form above, or at the start
+            of the training if there is no such block, no validation, or no
+            such sample in it. What turns out later, such as a pixel outside
+            of an image, is a warning in the log.
     """
     priority = 'LOW'
 
@@ -50,6 +53,15 @@ class AttentionVisualizationHook(Hook):
         if not isinstance(interval, int) or interval < 1:
             raise OptionError('interval must be an integer of at least 1, '
                               f'but got {interval!r}')
+        if not isinstance(samples, Sequence) or not all(
+                isinstance(sample, int) for sample in samples):
+            raise OptionError(f'samples must be a list of integers, but got '
+                              f'{samples!r}')
+        if not isinstance(points, Sequence) or not all(
+                isinstance(point, Sequence) and len(point) == 2
+                for point in points):
+            raise OptionError('points must be a list of (column, row), but '
+                              f'got {points!r}')
         self.interval = interval
         self.samples = samples
         self.points = points
@@ -74,6 +86,7 @@ class AttentionVisualizationHook(Hook):
         if not self.every_n_train_iters(runner, self.interval):
             return
         from .drawing import draw
+        start = time.time()
         model = _unwrapped(runner)
         modes = [(module, module.training) for module in model.modules()]
         model.eval()
@@ -84,10 +97,17 @@ class AttentionVisualizationHook(Hook):
                              self.points, self.block, runner.iter + 1)
                 print_log(f'attention of sample {sample}: {"; ".join(lines)}',
                           logger='current')
+        except OptionError as error:
+            print_log(f'AttentionVisualizationHook: {error}',
+                      logger='current', level=logging.WARNING)
         finally:
             # not train(): what the model has frozen stays so
             for module, training in modes:
                 module.training = training
+        for hook in runner.hooks:
+            # The time of the next iteration counts from here.
+            if isinstance(hook, IterTimerHook):
+                hook.t += time.time() - start
 
 
 def _unwrapped(runner: Runner):

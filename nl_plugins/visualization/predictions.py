@@ -19,7 +19,7 @@ def dataset_of(model: nn.Module) -> BaseDataset:
     """The data set that a model is tested on.
 
     Args:
-        model (nn.Module): Segmentor of :func:`mmseg.apis.init_model`.
+        model (nn.Module): Segmentor with its config as ``cfg``.
 
     Returns:
         BaseDataset: ``test_dataloader.dataset`` of the model's config.
@@ -50,8 +50,8 @@ def draw_predictions(models: Mapping[str, nn.Module], samples: Sequence[int],
     """Draw images, their ground truth and what each model predicts.
 
     Args:
-        models (Mapping[str, nn.Module]): Segmentors of
-            :func:`mmseg.apis.init_model` by name, all of the same classes.
+        models (Mapping[str, nn.Module]): Segmentors with
+            their configs as ``cfg``, by name, all of the same classes.
         samples (Sequence[int]): Rows of the picture: numbers of images in
             the :func:`dataset_of` of the first model. What its
             annotations ignore is black.

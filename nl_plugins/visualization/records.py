@@ -104,7 +104,7 @@ def record(model: nn.Module, data: dict[str, Any],
 
     Raises:
         OptionError: If the block is none for images, or in a recognizer
-            none for clips, or did not run.
+            none for clips, did not run, or does not see the whole image.
     """
     inputs = data['inputs']
     is_video = inputs.dim() > 3
@@ -124,6 +124,10 @@ def record(model: nn.Module, data: dict[str, Any],
         raise OptionError(f'the {type(block).__name__} does not run when the '
                           'model predicts')
     if not is_video:
+        if len(features[0]) != 1:
+            raise OptionError(
+                f'the {type(block).__name__} does not see the whole image, '
+                f'but {len(features[0])} regions of it')
         frames = inputs.permute(1, 2, 0).numpy()[None, ..., ::-1]
         shape = frames.shape[1:3]
         return Record(block, features[0][:1], frames,
@@ -133,7 +137,7 @@ def record(model: nn.Module, data: dict[str, Any],
     if inputs.dim() == 5:  # clips
         frames = inputs[0].transpose(0, 1)
     else:  # frames of a 2D recognizer, of all its crops
-        frames = inputs[:block.num_frames]
+        frames = inputs[:block.num_frames or features[0].shape[2]]
     frames = frames.permute(0, 2, 3, 1).numpy()
     shape = frames.shape[1:3]
     return Record(block, features[0][:block.num_frames or 1], frames, shape,
@@ -227,8 +231,11 @@ def default_points(seen: Record, most: int = 4) -> list[tuple[float, float]]:
     """
     height, width = seen.original
     found = seen.result.get('pred_instances')
-    if found is not None and len(found):
-        boxes = found.bboxes[found.scores.argsort(descending=True)[:most]]
+    if found is not None:
+        boxes = found.bboxes[found.scores.argsort(descending=True)]
+        # some detectors of masks leave their boxes empty
+        boxes = boxes[(boxes[:, 2:4] > boxes[:, :2]).all(dim=1)][:most]
+    if found is not None and len(boxes):
         centres = (boxes[:, :2] + boxes[:, 2:4]) / 2
         limit = centres.new_tensor([width - 1, height - 1])
         return [tuple(c) for c in centres.clamp(min=0).minimum(
@@ -287,10 +294,13 @@ def describe_change(with_block: BaseDataElement, without: BaseDataElement,
     Returns:
         list[str]: Lines about the detections, pixels or classes.
     """
-    if 'pred_sem_seg' in with_block:
-        changed = (with_block.pred_sem_seg.data
-                   != without.pred_sem_seg.data).float().mean()
-        return [f'{100 * changed:.1f} % of the pixels change their class']
+    for name, field in (('pred_sem_seg', 'data'),
+                        ('pred_panoptic_seg', 'sem_seg')):
+        if name in with_block:
+            one, other = (result.get(name).get(field)
+                          for result in (with_block, without))
+            changed = (one != other).float().mean()
+            return [f'{100 * changed:.1f} % of the pixels change their class']
     if 'pred_instances' in with_block:
         lines = []
         for threshold in (.3, .5, .7):

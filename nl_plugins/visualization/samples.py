@@ -73,11 +73,12 @@ def sample_from_file(cfg: Config, path: str | Path) -> dict[str, Any]:
         info = dict(img_path=str(path), img_id=0, reduce_zero_label=False,
                     seg_fields=[], instances=[])
     # A file has no annotations.
-    pipeline = Compose([
-        transform
-        for transform in cfg.get('test_pipeline') or _dataset(cfg).pipeline
-        if 'LoadAnnotations' not in str(transform['type'])
-    ])
+    pipeline = [transform for transform in _dataset(cfg).get('pipeline', ())
+                if 'Annotations' not in str(transform['type'])]
+    if not pipeline:
+        raise OptionError(f'{cfg.filename} has no test_dataloader with a '
+                          'pipeline for a single file')
+    pipeline = Compose(pipeline)
     try:
         return pipeline(info)
     except Exception as error:  # whatever a decoder may raise
@@ -89,16 +90,23 @@ def sample_from_file(cfg: Config, path: str | Path) -> dict[str, Any]:
 
 def _dataset(cfg: Config) -> dict:
     """Config of the data set that a model is tested on."""
-    dataset = cfg.test_dataloader.dataset
-    while 'pipeline' not in dataset:  # a wrapper
-        dataset = dataset.dataset
+    dataset = (cfg.get('test_dataloader') or {}).get('dataset', {})
+    while 'pipeline' not in dataset:  # a wrapper, or several data sets
+        if 'datasets' in dataset:
+            dataset = dataset['datasets'][0]
+        elif 'dataset' in dataset:
+            dataset = dataset['dataset']
+        else:
+            return dataset
     return dataset
 
 
 def _metainfo(cfg: Config) -> dict:
     """The classes and colours of the data that a model is tested on."""
     dataset = _dataset(cfg)
-    dataset_type = dataset.type
+    if 'type' not in dataset:
+        return {}
+    dataset_type = dataset['type']
     if isinstance(dataset_type, str):
         with DATASETS.switch_scope_and_registry(None) as registry:
             dataset_type = registry.get(dataset_type)

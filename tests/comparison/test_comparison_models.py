@@ -75,7 +75,21 @@ def test_errors_come_before_anything_long(tmp_path, monkeypatch):
         models.compare([DEMO[0], 'no.py'], DEMO[0])
     with pytest.raises(OptionError, match="no folder 'nowhere'"):
         models.compare([DEMO[0]], DEMO[0], ['nowhere'])
+    own.write_text('x = 1\n')
+    with pytest.raises(OptionError, match='own.py has no model'):
+        models.compare([str(own)], DEMO[0])
+    with pytest.raises(OptionError, match='does not say the size'):
+        models.compare([str(CONFIGS / 'demo/c2d_r18-2stages-nl-c3_demo.py')])
     twin = tmp_path / Path(DEMO[0]).name
     twin.write_text(f"_base_ = '{DEMO[0]}'\n")
     with pytest.raises(OptionError, match='have the same name'):
         models.compare([str(twin)], DEMO[0])
+
+
+def test_one_file_may_be_written_in_several_ways(monkeypatch):
+    monkeypatch.chdir(CONFIGS)
+    found = models.compare(
+        ['demo/fcn_r18-2stages_demo.py', './demo/dnl_r18-2stages_demo.py',
+         DEMO[2]], DEMO[0], setting=UNMEASURED)
+    assert [m.name for m in found.groups[0].models] == [
+        'fcn_r18-2stages_demo', 'dnl_r18-2stages_demo']

@@ -33,7 +33,7 @@ def test_a_step_trains_or_predicts(config, shape, monkeypatch):
         costs, 'build_optim_wrapper',
         lambda *args: optimizers.append(wrap(*args)) or optimizers[-1])
     for phase, size in (('inference', 1), ('training', 3)):
-        step = costs._build_step(f'{CONFIGS / config}.py', phase,
+        step = costs._build_step(costs._load(f'{CONFIGS / config}.py'), phase,
                                  Setting(shape, batch_size=3))
         before = [p.detach().clone() for p in models[-1].parameters()]
         assert len(optimizers) == (phase == 'training')

@@ -5,6 +5,7 @@ import pytest
 from comparison.recorded import train_records, write_run
 
 from nl_plugins.comparison.runs import (
+    best,
     describe_difference,
     find_runs,
     group_runs,
@@ -75,8 +76,79 @@ def test_the_last_checkpoint_proves_that_a_run_is_complete(tmp_path):
     records = list(train_records((1, 2), .2))[:-1]  # without its evaluation
     write_run(tmp_path, records)
     assert read_run(tmp_path).state == '1 of 2 epochs'
+    (tmp_path / 'last_checkpoint').write_text('/elsewhere/iter_8.pth')
+    assert read_run(tmp_path).state == '1 of 2 epochs'
     (tmp_path / 'last_checkpoint').write_text('/elsewhere/epoch_2.pth')
     assert read_run(tmp_path).state == ''
+    # left behind by the training that another one has replaced
+    write_run(tmp_path, records[:1], stamp='20250102_000000')
+    assert read_run(tmp_path).state == '0 of 2 epochs'
+
+
+def test_a_run_that_cannot_be_read_is_one_of_many(tmp_path):
+    records = list(train_records((1, 2), .2))
+    write_run(tmp_path / 'a', records)
+    folder = write_run(tmp_path / 'b', records)
+    (folder / 'config.py').write_text('no = Python(')
+    folder = write_run(tmp_path / 'c', records)
+    with open(folder / 'scalars.json', 'a') as file:
+        file.write('null\n5\n{"loss": 1.0}\n')
+    write_run(tmp_path / 'd', [])
+    # crashed before its first record, tested afterwards
+    write_run(tmp_path / 'e', [])
+    write_run(tmp_path / 'e', [{'coco/bbox_mAP': .5, 'step': 0}],
+              stamp='20250102_000000')
+    runs = {run.work_dir.name: run for run in find_runs([tmp_path])}
+    assert [run.state.partition(':')[0] for run in runs.values()] == [
+        '', 'config.py cannot be read', '', 'no record', 'no record']
+    assert runs['b'].name == 'model'
+
+
+def test_a_folder_is_searched_once_and_behind_links(tmp_path, monkeypatch):
+    write_run(tmp_path / 'real' / 'a', train_records((1, 2), .2))
+    (tmp_path / 'linked').mkdir()
+    (tmp_path / 'linked' / 'b').symlink_to(tmp_path / 'real' / 'a')
+    (tmp_path / 'linked' / 'loop').symlink_to(tmp_path / 'linked')
+    monkeypatch.chdir(tmp_path)
+    assert len(find_runs(['linked'])) == 1
+    assert len(find_runs(['real', str(tmp_path / 'real'), 'linked/..'])) == 1
+
+
+def test_pretrained_and_not_are_different_runs(tmp_path):
+    for name in 'ab':
+        write_run(tmp_path / name, train_records((1, ), .2))
+        write_run(tmp_path / name, train_records((2, ), .2), resume=True,
+                  stamp='20250102_000000')
+        for number, path in enumerate(
+                sorted((tmp_path / name).glob('*/vis_data/config.py'))):
+            # a resumed run loads its own checkpoint
+            start = 'weights.pth' if name == 'a' else None
+            text = f'load_from = {f"{name}.pth" if number else start!r}\n'
+            path.write_text(path.read_text() + text)
+    one, other = group_runs(find_runs([tmp_path]))
+    assert describe_difference(*one, *other) == "load_from='weights.pth'"
+
+
+def test_an_evaluation_may_lack_the_metric_or_be_nan(tmp_path):
+    records = list(train_records((1, 2), .2))
+    records.append({'coco/segm_mAP': math.nan, 'step': 2})
+    write_run(tmp_path, records)
+    run = read_run(tmp_path)
+    assert [m.name for m in run.metrics()] == ['box AP', 'mask AP']
+    assert best([math.nan, 3., 2.]) == 3.
+    assert math.isnan(best([math.nan]))
+    assert mean_and_spread([math.nan, 1.], 1) == 'nan'
+
+
+def test_evaluations_of_iterations_say_where_they_were(tmp_path):
+    folder = write_run(tmp_path, [
+        dict(loss=1., step=40), dict(mIoU=5., step=50),
+        dict(loss=1., step=80), dict(mIoU=6., step=100)])
+    path = folder / 'config.py'
+    path.write_text('train_cfg = dict(max_iters=100)')
+    run = read_run(tmp_path)
+    assert [r['iteration'] for r in run.val] == [50, 100]
+    assert run.state == ''
 
 
 def test_runs_that_differ_in_their_seed_alone_are_together(tmp_path):

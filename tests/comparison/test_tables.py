@@ -93,11 +93,14 @@ def test_what_upstream_published(comparison):
 
 
 def test_markdown_holds_every_table(comparison):
+    broken = comparison.groups[0].models[2]
+    comparison.groups[0].models[2] = broken._replace(error='(3 | 4)')
     text = tables.to_markdown(comparison)
     assert text.count('\n### ') == 4
     # every row of a table has as many cells as its head
     for block in re.findall(r'(?:^\|.*\n)+', text, re.M):
-        assert len({line.count('|') for line in block.splitlines()}) == 1
+        assert len({line.replace(r'\|', '').count('|')
+                    for line in block.splitlines()}) == 1
 
 
 def test_csv_holds_the_figures(comparison, tmp_path):
@@ -121,6 +124,9 @@ def test_the_page_needs_nothing_else(comparison, tmp_path):
     picture.mkdir()
     import cv2
     import numpy as np
+    (picture / 'broken_3.png').write_bytes(b'no picture')
+    (picture / 'empty_3.png').touch()
+    (picture / 'folder_3.png').mkdir()
     for step in (9, 12):
         cv2.imwrite(str(picture / f'attention_{step}.png'),
                     np.full((9, 16, 3), step, np.uint8))
@@ -147,3 +153,8 @@ def test_a_curve_for_each_run(comparison, monkeypatch):
     assert style == 'o-'
     assert lines[1] == (0, [(4, 20.), (8, 40.)])
     assert [number for number, _ in lines] == [0, 0, 0, 1, 1, 1]
+
+
+def test_times_are_readable():
+    assert [tables._seconds(value) for value in (.00512, .9999, 1.234, 1234.5)
+            ] == ['5.12 ms', '1 s', '1.23 s', '1234 s']

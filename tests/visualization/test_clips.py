@@ -80,6 +80,7 @@ def test_frames_and_crops_of_a_2d_recognizer(queries, monkeypatch):
         dict(type='FormatShape', input_format='NCHW'),
         dict(type='PackActionInputs')
     ]
+    cfg.test_dataloader.dataset.pipeline = cfg.test_pipeline
     model = init_recognizer(cfg, device='cpu')
     asked = []
 

@@ -1,17 +1,19 @@
 """Pictures of what blocks attend to, by a visualizer and during training."""
+import time
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from mmengine.hooks import IterTimerHook
 from mmengine.structures import BaseDataElement
 
 from nl_plugins import AttentionVisualizationHook, NonLocal3d, engine
 from nl_plugins.demo import segmentation, video
 from nl_plugins.errors import OptionError
 from nl_plugins.loading import load_config
-from nl_plugins.visualization import drawing, records
+from nl_plugins.visualization import drawing, hook, records
 from nl_plugins.visualization.samples import load_model, sample_from_file
 
 CONFIGS = Path(__file__).parents[2] / 'configs' / 'demo'
@@ -62,25 +64,48 @@ def test_the_hook_leaves_the_model_as_it_was(monkeypatch):
         model = torch.nn.Sequential(torch.nn.Dropout(), torch.nn.Dropout())
         val_dataloader = type('', (), dict(dataset=['a', 'b']))
         visualizer = None
+        hooks = [IterTimerHook()]
 
+    Runner.hooks[0].t = 0.
     Runner.model[0].eval()  # frozen
     states = []
 
     def draw(model, data, *args):
+        time.sleep(.05)
         states.append((data, [m.training for m in model]))
         return []
 
     monkeypatch.setattr(drawing, 'draw', draw)
-    hook = AttentionVisualizationHook(interval=5)
-    hook.after_train_iter(Runner, 4)
+    attention = AttentionVisualizationHook(interval=5)
+    attention.after_train_iter(Runner, 4)
     assert states == [('a', [False, False]), ('b', [False, False])]
     assert [m.training for m in Runner.model] == [False, True]
+    # not counted as time of the next iteration
+    assert .1 <= Runner.hooks[0].t < 5
     Runner.iter = 5
-    hook.after_train_iter(Runner, 5)
+    attention.after_train_iter(Runner, 5)
     assert len(states) == 2
 
 
+def test_a_picture_that_fails_does_not_end_the_training(monkeypatch):
+    runner = type('Runner', (), dict(
+        iter=4, model=torch.nn.Identity(), visualizer=None, hooks=[],
+        val_dataloader=type('', (), dict(dataset=['a', 'b']))))
+
+    def draw(*args):
+        raise OptionError('(9, 9) is no pixel')
+
+    monkeypatch.setattr(drawing, 'draw', draw)
+    printed = []
+    monkeypatch.setattr(hook, 'print_log',
+                        lambda text, **kwargs: printed.append(text))
+    AttentionVisualizationHook(interval=5).after_train_iter(runner, 4)
+    assert printed == ['AttentionVisualizationHook: (9, 9) is no pixel']
+
+
 @pytest.mark.parametrize('options, message', [
+    (dict(samples=3), 'samples must be a list of integers, but got 3'),
+    (dict(points=[(5, )]), r'points must be a list of .* got \[\(5,\)\]'),
     (dict(interval=0), 'interval must be .* at least 1, but got 0'),
     (dict(samples=[2]), '2 is no sample of the validation, they are 0 to 1'),
     (dict(block='x'), "no block 'x'"),

@@ -79,9 +79,11 @@ def test_points_are_the_best_detections_or_a_grid():
         bboxes=boxes, scores=torch.tensor([.2, .9, .1])))
     seen = seen_by(NonLocal2d(8), (4, 4), (1, 32, 64), result=found)
     assert records.default_points(seen, 2) == [(30, 6), (5, 10)]
+    empty = BaseDataElement(pred_instances=InstanceData(
+        bboxes=torch.zeros(3, 4), scores=torch.rand(3)))
     nothing = BaseDataElement(pred_instances=InstanceData(
         bboxes=torch.zeros(0, 4), scores=torch.zeros(0)))
-    for result in nothing, BaseDataElement():
+    for result in nothing, empty, BaseDataElement():
         assert records.default_points(seen._replace(result=result)) == [
             (16, 8), (48, 8), (16, 24), (48, 24)]
 
@@ -110,6 +112,10 @@ def test_a_change_is_told_in_the_terms_of_the_task():
         [[[0, 1], [last, 1]]]))) for last in (0, 1)]
     assert records.describe_change(*labels) == [
         '25.0 % of the pixels change their class']
+    stuff = [BaseDataElement(pred_panoptic_seg=PixelData(sem_seg=torch.tensor(
+        [[[0, last]]]))) for last in (0, 1)]
+    assert records.describe_change(*stuff) == [
+        '50.0 % of the pixels change their class']
     boxes = [BaseDataElement(pred_instances=InstanceData(
         scores=torch.tensor(scores))) for scores in ([.9, .6], [.9, .2])]
     assert records.describe_change(*boxes)[1] == (
@@ -174,3 +180,55 @@ def test_a_block_that_does_not_run_is_named(upstream, image):
     idle = NonLocal2d(4)
     with pytest.raises(OptionError, match='NonLocal2d does not run'):
         records.record(model, sample_from_file(model.cfg, image), idle)
+
+
+class Regions(torch.nn.Module):
+    """A model whose block sees seven regions of the image."""
+
+    def __init__(self):
+        super().__init__()
+        self.block = NonLocal2d(4)
+
+    def test_step(self, data):
+        self.block(torch.rand(7, 4, 5, 5))
+        return data['data_samples']
+
+
+def test_a_block_that_sees_regions_is_refused():
+    model = Regions()
+    data = dict(inputs=torch.zeros(3, 8, 8, dtype=torch.uint8),
+                data_samples=BaseDataElement())
+    with pytest.raises(OptionError, match='whole image, but 7 regions of it'):
+        records.record(model, data, model.block)
+
+
+class Frames(torch.nn.Module):
+    """A 2D recognizer whose wrapper folds the frames back, as upstream's."""
+
+    def __init__(self):
+        super().__init__()
+        self.block = NonLocal3d(4)
+
+    def test_step(self, data):
+        self.block(torch.rand(10, 4, 8, 5, 5))
+        return data['data_samples']
+
+
+def test_frames_of_the_first_crop_where_upstream_folds_them():
+    model = Frames()
+    inputs = torch.arange(80, dtype=torch.uint8)[:, None, None, None]
+    data = dict(inputs=inputs.repeat(1, 3, 40, 40),
+                data_samples=BaseDataElement())
+    seen = records.record(model, data, model.block)
+    assert seen.features.shape == (1, 4, 8, 5, 5)
+    assert [int(frame.max()) for frame in seen.frames] == list(range(8))
+
+
+def test_the_pipeline_is_that_of_the_test(image):
+    cfg = Config.fromfile(CONFIGS / 'fcn_r18-2stages_demo.py')
+    cfg.test_dataloader.dataset.pipeline.insert(
+        1, dict(type='Resize', scale=(48, 32)))
+    assert sample_from_file(cfg, image)['inputs'].shape == (3, 32, 48)
+    cfg.test_dataloader = None
+    with pytest.raises(OptionError, match='no test_dataloader'):
+        sample_from_file(cfg, image)
