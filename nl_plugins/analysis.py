@@ -124,8 +124,7 @@ def _own_shape(cfg: Config, scope: str | None) -> tuple[int, ...]:
             frames = max(sampling.clip_len, sampling.get('num_clips', 1))
             return frames, *_crop(dataset.pipeline)
         if scope == 'mmseg':
-            return tuple(cfg.model.data_preprocessor.get('size')
-                         or cfg.crop_size)
+            return tuple(cfg.model.data_preprocessor.size)
         return _image_size(cfg)
     except (AttributeError, KeyError, StopIteration, TypeError) as error:
         raise OptionError(

@@ -137,5 +137,5 @@ def test_images_are_as_large_as_the_config_makes_them(name, shape):
 
 def test_an_unknown_size_is_asked_for():
     with pytest.raises(OptionError, match='give it as --shape'):
-        input_shape(load_config('configs/demo/fcn_r18-2stages_demo.py', {
-            'model.data_preprocessor.size': None, 'crop_size': None}))
+        input_shape(load_config(str(DEMO / 'fcn_r18-2stages_demo.py'),
+                                {'model.data_preprocessor.size': None}))
