@@ -109,21 +109,7 @@ def compare(configs: Sequence[str],
     for folder in work_dirs:
         if not Path(folder).is_dir():
             raise OptionError(f"there is no folder '{folder}' of runs")
-    by_baseline, files = {}, {}
-    # One file may be written in several ways.
-    configs, baseline = [
-        files.setdefault(find_config(c).resolve(), c) for c in configs
-    ], baseline and files.setdefault(find_config(baseline).resolve(), baseline)
-    for config in dict.fromkeys(configs):
-        first = baseline or fair_baseline(config)
-        if first is None:
-            raise OptionError(
-                f'{config} inherits from no config of a toolbox: name its '
-                'baseline with --baseline')
-        first = files.setdefault(find_config(first).resolve(), first)
-        by_baseline.setdefault(first, [first])
-        if config != first:
-            by_baseline[first].append(config)
+    by_baseline = _by_baseline(configs, baseline)
     _check_names([c for names in by_baseline.values() for c in names])
     # Before anything long begins.
     for config in {c for names in by_baseline.values() for c in names}:
@@ -146,6 +132,28 @@ def compare(configs: Sequence[str],
     known = {model.name for group in groups for model in group.models}
     return Comparison(groups, setting, list(work_dirs),
                       [run for run in runs if run.name not in known])
+
+
+def _by_baseline(configs: Sequence[str],
+                 baseline: str | None) -> dict[str, list[str]]:
+    """The configs of each baseline, which is the first of them."""
+    files = {}
+
+    def spell(config: str) -> str:
+        # One file may be written in several ways.
+        return files.setdefault(find_config(config).resolve(), config)
+
+    groups = {}
+    for config in dict.fromkeys(map(spell, configs)):
+        first = baseline or fair_baseline(config)
+        if first is None:
+            raise OptionError(
+                f'{config} inherits from no config of a toolbox: name its '
+                'baseline with --baseline')
+        group = groups.setdefault(spell(first), [spell(first)])
+        if config not in group:
+            group.append(config)
+    return groups
 
 
 def _check_names(configs: Iterable[str]) -> None:
