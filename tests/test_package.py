@@ -57,7 +57,8 @@ def test_setup_cfg_names_the_version_and_the_extras():
 
 # What installs, tests or demonstrates a clone.
 OF_A_CLONE = {
-    'demo.py', 'demo.sh', 'environment.py', 'install.sh', 'lib.sh', 'test.sh'
+    'demo.py', 'demo.sh', 'environment.py', 'install.sh', 'lib.sh',
+    'model_zoo.py', 'test.sh'
 }
 
 
