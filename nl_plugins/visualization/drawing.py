@@ -122,11 +122,10 @@ def _panels(visualizer: Visualizer, seen: Record, point: tuple[float, float],
         title += f' in frame {middle + 1} of {count}'
     panels = [_titled(visualizer, strip, title, mark)]
     for term, found in maps.items():
-        weights = np.concatenate(list(found.weights[shown]), axis=1)
-        weights = torch.from_numpy(weights)[None]
         # one scale of colours for all frames
-        heat = visualizer.draw_featmap(
-            weights, strip, resize_shape=strip.shape[:2], alpha=.5)
+        weights = np.concatenate(list(found.weights[shown]), axis=1)
+        weights = cv2.resize(weights, strip.shape[1::-1])
+        heat = visualizer.draw_featmap(torch.from_numpy(weights)[None], strip)
         panels.append(
             _titled(visualizer, heat,
                     f'{term}, peak {found.peak:.3g} x mean', mark))
