@@ -163,8 +163,9 @@ def _costs(comparison: Comparison, group: Group) -> Table:
     return Table(
         'Time and memory', head, rows,
         f'Measured side by side on {setting.device}: median of '
-        f'{setting.repeats} turn{"s"[:setting.repeats > 1]}, smallest to '
-        f'largest; inference with batch 1, training steps with batch {setting.batch_size}; noise as input, '
+        f'{setting.repeats} turn{"s" if setting.repeats > 1 else ""}, '
+        'smallest to largest; inference with batch 1, training steps with '
+        f'batch {setting.batch_size}; noise as input, '
         'random weights, the same of the same layers. Memory: weights, '
         "activations and, in training, gradients and the optimizer's state.")
 
