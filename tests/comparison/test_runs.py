@@ -5,6 +5,7 @@ import pytest
 from comparison.recorded import train_records, write_run
 
 from nl_plugins.comparison.runs import (
+    _work_dirs,
     best,
     describe_difference,
     find_runs,
@@ -76,7 +77,7 @@ def test_the_last_checkpoint_proves_that_a_run_is_complete(tmp_path):
     records = list(train_records((1, 2), .2))[:-1]  # without its evaluation
     write_run(tmp_path, records)
     assert read_run(tmp_path).state == '1 of 2 epochs'
-    (tmp_path / 'last_checkpoint').write_text('/elsewhere/iter_8.pth')
+    (tmp_path / 'last_checkpoint').write_text('/elsewhere/iter_2.pth')
     assert read_run(tmp_path).state == '1 of 2 epochs'
     (tmp_path / 'last_checkpoint').write_text('/elsewhere/epoch_2.pth')
     assert read_run(tmp_path).state == ''
@@ -111,6 +112,7 @@ def test_a_folder_is_searched_once_and_behind_links(tmp_path, monkeypatch):
     (tmp_path / 'linked' / 'loop').symlink_to(tmp_path / 'linked')
     monkeypatch.chdir(tmp_path)
     assert len(find_runs(['linked'])) == 1
+    assert len(list(_work_dirs('linked'))) == 1  # not round and round
     assert len(find_runs(['real', str(tmp_path / 'real'), 'linked/..'])) == 1
 
 
