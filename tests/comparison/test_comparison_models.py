@@ -79,7 +79,8 @@ def test_errors_come_before_anything_long(tmp_path, monkeypatch):
     with pytest.raises(OptionError, match='own.py has no model'):
         models.compare([str(own)], DEMO[0])
     with pytest.raises(OptionError, match='does not say the size'):
-        models.compare([str(CONFIGS / 'demo/c2d_r18-2stages-nl-c3_demo.py')])
+        models.compare([str(
+            CONFIGS / 'demo/mask-rcnn_r18-2stages-nl-c3_fpn_demo.py')])
     twin = tmp_path / Path(DEMO[0]).name
     twin.write_text(f"_base_ = '{DEMO[0]}'\n")
     with pytest.raises(OptionError, match='have the same name'):
