@@ -35,6 +35,7 @@ mmcv 2.1.0              ``MMSyncBN`` cannot be built without a process group;
 """
 import atexit
 import functools
+import gc
 import importlib.abc
 import importlib.machinery
 import logging
@@ -289,6 +290,7 @@ def _leave_group() -> None:
     """
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+        gc.collect()  # DDP in the runner's circles holds it too
 
 
 def _wrap_cpu_model(init: Callable) -> Callable:

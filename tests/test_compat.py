@@ -1,4 +1,5 @@
 """Defects of upstream releases do not reach the user."""
+import atexit
 import logging
 import os
 import pickle
@@ -247,6 +248,21 @@ class Synced(BaseModel):
 
     def forward(self, inputs, mode='tensor'):
         return self.layers(inputs)
+
+
+def test_the_group_is_left_when_the_process_ends(monkeypatch):
+    destroyed = []
+    monkeypatch.setattr(torch.distributed, 'is_initialized',
+                        lambda: not destroyed)
+    monkeypatch.setattr(torch.distributed, 'destroy_process_group',
+                        lambda: destroyed.append(True))
+    registered = []
+    monkeypatch.setattr(atexit, 'register', registered.append)
+    compat._init_dist_on_cpu(lambda backend: None)('gloo')
+    leave, = registered
+    leave()
+    leave()  # somebody else has left it
+    assert destroyed == [True]
 
 
 def test_launcher_falls_back_to_gloo(process_group):
