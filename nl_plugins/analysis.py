@@ -9,7 +9,7 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 
 from .errors import OptionError
-from .loading import toolbox
+from .loading import inner_dataset, toolbox
 from .weights import draw_weights
 
 
@@ -116,10 +116,8 @@ def input_shape(cfg: Config,
 def _own_shape(cfg: Config, scope: str | None) -> tuple[int, ...]:
     try:
         if scope == 'mmaction':
-            dataset = (cfg.get('train_dataloader')
-                       or cfg.test_dataloader).dataset
-            while 'pipeline' not in dataset:  # a wrapper
-                dataset = dataset.dataset
+            dataset = inner_dataset(
+                (cfg.get('train_dataloader') or cfg.test_dataloader).dataset)
             sampling = next(t for t in dataset.pipeline if 'clip_len' in t)
             frames = max(sampling.clip_len, sampling.get('num_clips', 1))
             return frames, *_crop(dataset.pipeline)
@@ -134,9 +132,8 @@ def _own_shape(cfg: Config, scope: str | None) -> tuple[int, ...]:
 
 def _image_size(cfg: Config) -> tuple[int, int]:
     """Height and width of the images that a detector is tested on."""
-    dataset = (cfg.get('test_dataloader') or cfg.train_dataloader).dataset
-    while 'pipeline' not in dataset:
-        dataset = dataset.dataset
+    dataset = inner_dataset(
+        (cfg.get('test_dataloader') or cfg.train_dataloader).dataset)
     width, height = next(
         t.scale for t in dataset.pipeline
         if 'Resize' in str(t.type) and isinstance(t.get('scale'), tuple))

@@ -124,10 +124,7 @@ class CheckpointFitHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         name = runner._load_from or find_latest_checkpoint(runner.work_dir)
-        if not isinstance(checkpoint, dict):
-            raise CheckpointMismatchError(
-                f'{name} holds no parameters, but a '
-                f'{type(checkpoint).__name__}')
+        _check_holds_parameters(checkpoint, name)
         if runner._resume:
             needed = ['meta', 'message_hub', 'optimizer']
             if runner.param_schedulers is not None:
@@ -158,14 +155,18 @@ def check_fit(model: nn.Module, checkpoint: dict, name: str,
         CheckpointMismatchError: Parameters are missing, unknown or of
             another shape.
     """
-    if not isinstance(checkpoint, dict):
-        raise CheckpointMismatchError(f'{name} holds no parameters, but a '
-                                      f'{type(checkpoint).__name__}')
+    _check_holds_parameters(checkpoint, name)
     problems = _differences(model, checkpoint)
     if problems:
         found = '\n'.join(f'  {problem}' for problem in problems)
         raise CheckpointMismatchError(
             f'{name} does not fit the model of {config}:\n{found}')
+
+
+def _check_holds_parameters(checkpoint: object, name: str) -> None:
+    if not isinstance(checkpoint, dict):
+        raise CheckpointMismatchError(f'{name} holds no parameters, but a '
+                                      f'{type(checkpoint).__name__}')
 
 
 def _differences(model: nn.Module, checkpoint: dict) -> list[str]:

@@ -171,6 +171,25 @@ def toolbox(cfg: Config) -> str | None:
     return scope
 
 
+def inner_dataset(dataset: dict) -> dict:
+    """The config of the data set inside of wrappers, the first of several.
+
+    Args:
+        dataset (dict): ``dataset`` of a data loader.
+
+    Returns:
+        dict: The first one that has a pipeline, or else the innermost.
+    """
+    while 'pipeline' not in dataset:
+        if 'datasets' in dataset:
+            dataset = dataset['datasets'][0]
+        elif 'dataset' in dataset:
+            dataset = dataset['dataset']
+        else:
+            break
+    return dataset
+
+
 def _how_to_install(missing: object) -> str:
     """What to do about a toolbox that is missing."""
     extra = next((extra for name, extra in TOOLBOXES.items()

@@ -125,8 +125,7 @@ def _load(config: str) -> Config:
 
 def _build_step(cfg: Config, phase: str,
                 setting: Setting) -> Callable[[], None]:
-    """What is measured, ready to run."""
-    init_default_scope(toolbox(cfg))
+    """What is measured, ready to run, of the config loaded last."""
     shape = input_shape(cfg, setting.shape)
     if 'size' in (cfg.model.get('data_preprocessor') or {}):
         # MMSegmentation pads what is smaller.

@@ -41,6 +41,11 @@ class Model(NamedTuple):
         """Name of the config without folder and suffix."""
         return config_name(self.config)
 
+    @property
+    def all_runs(self) -> list[Run]:
+        """Its trainings, one after the other."""
+        return [run for runs in self.runs for run in runs]
+
 
 class Group(NamedTuple):
     """Models of one baseline.

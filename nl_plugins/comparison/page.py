@@ -47,11 +47,10 @@ def write_page(comparison: Comparison, path: str | Path) -> None:
             tables=tables(comparison, group),
             legend=[(model.name, _colour(number))
                     for number, model in enumerate(group.models)
-                    if any(run.train for runs in model.runs for run in runs)],
+                    if any(run.train for run in model.all_runs)],
             curves=list(_curves(group)),
-            pictures=[(model.name, *_pictures(
-                run for runs in model.runs for run in runs))
-                for model in group.models])
+            pictures=[(model.name, *_pictures(model.all_runs))
+                      for model in group.models])
         for group in comparison.groups
     ]
     text = environment.get_template('page.html').render(
@@ -69,7 +68,7 @@ def _colour(number: int) -> str:
 def _curves(group: Group) -> Iterable[tuple[str, str]]:
     """Titles and pictures, as URLs of data."""
     runs = [(number, run) for number, model in enumerate(group.models)
-            for runs in model.runs for run in runs if run.train]
+            for run in model.all_runs if run.train]
     losses = dict.fromkeys(
         key for _, run in runs for key in run.train[-1] if 'loss' in key)
     metrics = shared_metrics(group)

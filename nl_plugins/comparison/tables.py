@@ -97,7 +97,7 @@ def write_csv(comparison: Comparison, folder: str | Path) -> None:
                          'seconds_per_iteration', 'training_seconds',
                          'metric', 'last', 'best'])
         for _, model in models:
-            for run in (run for runs in model.runs for run in runs):
+            for run in model.all_runs:
                 fields = [model.config, run.work_dir, run.seed, run.state]
                 if run.train:
                     fields += [run.train[-1]['iteration'],
@@ -116,8 +116,8 @@ def write_csv(comparison: Comparison, folder: str | Path) -> None:
 def shared_metrics(group: Group) -> list[Metric]:
     """The metrics that any run of a group has."""
     return list(dict.fromkeys(
-        metric for model in group.models for runs in model.runs
-        for run in runs for metric in run.metrics()))
+        metric for model in group.models for run in model.all_runs
+        for metric in run.metrics()))
 
 
 def _sizes(group: Group) -> Table:

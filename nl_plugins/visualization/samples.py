@@ -11,7 +11,7 @@ from torch import nn
 
 from ..checks import check_checkpoint, check_fit
 from ..errors import OptionError
-from ..loading import load_config, toolbox
+from ..loading import inner_dataset, load_config, toolbox
 from ..upgrading import upgrade
 
 
@@ -90,15 +90,8 @@ def sample_from_file(cfg: Config, path: str | Path) -> dict[str, Any]:
 
 def _dataset(cfg: Config) -> dict:
     """Config of the data set that a model is tested on."""
-    dataset = (cfg.get('test_dataloader') or {}).get('dataset', {})
-    while 'pipeline' not in dataset:  # a wrapper, or several data sets
-        if 'datasets' in dataset:
-            dataset = dataset['datasets'][0]
-        elif 'dataset' in dataset:
-            dataset = dataset['dataset']
-        else:
-            return dataset
-    return dataset
+    return inner_dataset(
+        (cfg.get('test_dataloader') or {}).get('dataset', {}))
 
 
 def _metainfo(cfg: Config) -> dict:
