@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .checkpoints.arrays import STAND_INS
 from .converting import EPS
 from .errors import CheckpointReadError
 
@@ -34,30 +35,45 @@ def read_blobs(path: str | Path) -> dict[str, np.ndarray]:
     Raises:
         CheckpointReadError: If it is no such file.
     """
-    try:
-        with open(path, 'rb') as file:
+    with open(path, 'rb') as file:
+        try:
             content = _ArrayUnpickler(file, encoding='latin1').load()
-        blobs = content.get('blobs', content)
-        return {
-            name: np.asarray(value)
-            for name, value in blobs.items() if not _OTHER.fullmatch(name)
-        }
-    except (pickle.UnpicklingError, EOFError, AttributeError, ValueError,
-            IndexError, KeyError, TypeError) as error:
-        raise CheckpointReadError(
-            f'{path} is no pickled dict of arrays: {error}') from error
+            blobs = content.get('blobs', content)
+            return {
+                name: _to_array(value)
+                for name, value in blobs.items() if not _OTHER.fullmatch(name)
+            }
+        except Exception as error:  # a file may hold anything
+            raise CheckpointReadError(
+                f'{path} is no pickled dict of arrays: '
+                f'{type(error).__name__}: {error}') from error
+
+
+def _to_array(value: Any) -> np.ndarray:
+    array = np.asarray(value)
+    if array.dtype.kind not in 'biuf':
+        raise ValueError(f'a {type(value).__name__} is no array of numbers')
+    return array
 
 
 class _ArrayUnpickler(pickle.Unpickler):
     """Builds arrays and refuses everything else, which could be code."""
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module.replace('numpy._core', 'numpy.core'), name) in (
-            ('numpy', 'ndarray'), ('numpy', 'dtype'), ('_codecs', 'encode'),
-            ('numpy.core.multiarray', '_reconstruct'),
-            ('numpy.core.multiarray', 'scalar')):
-            return super().find_class(module, name)
-        raise pickle.UnpicklingError(f'it holds a {module}.{name}')
+        if (module, name) == ('_codecs', 'encode'):
+            return _encode
+        try:
+            return STAND_INS[f'{module}.{name}']
+        except KeyError:
+            raise pickle.UnpicklingError(
+                f'it holds a {module}.{name}') from None
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    """How Python 2 wrote bytes; no other codec is looked up."""
+    if encoding != 'latin1':
+        raise pickle.UnpicklingError(f'it holds text in {encoding!r}')
+    return text.encode('latin1')
 
 
 def convert_blobs(blobs: dict[str, np.ndarray]) -> dict[str, Tensor]:

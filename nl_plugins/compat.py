@@ -15,6 +15,9 @@ mmaction2 1.2.0         a video that cannot be read ends the run without
                         imports the toolbox
 mmengine 0.10.7         ``torch.load`` of PyTorch >= 2.6 refuses the types
                         that its own checkpoints hold
+mmengine 0.10.7         ``torchvision://`` names need an importable
+                        torchvision, although mmengine has the addresses; an
+                        unknown name is a ``KeyError``
 onedl-mmengine 0.10.12  loads unsafely what ``torch.load`` refuses, and gives
                         checkpoints the real ``getattr``
 onedl-mmengine 0.10.12  looks for ``mmseg::`` configs in the distribution
@@ -34,23 +37,28 @@ mmcv 2.1.0              ``MMSyncBN`` cannot be built without a process group;
 ======================  ====================================================
 """
 import atexit
+import difflib
 import functools
 import gc
+import importlib
 import importlib.abc
 import importlib.machinery
 import logging
+import os
 import pickle
 import re
 import sys
+import traceback
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from unittest import mock
+from urllib.error import URLError
 
+import mmengine
 import mmengine.dist.utils
 import mmengine.runner.checkpoint
-import numpy as np
 import torch
 from mmengine.analysis import complexity_analysis
 from mmengine.config import Config, ConfigDict
@@ -64,8 +72,14 @@ from mmengine.runner import CheckpointLoader
 from mmengine.utils import check_file_exist, digit_version
 from torch import nn
 
+from .checkpoints.arrays import STAND_INS
 from .complexity import FLOP_HANDLES
-from .errors import CheckpointReadError, VideoReadError
+from .errors import (
+    CheckpointNotFoundError,
+    CheckpointReadError,
+    VideoReadError,
+    first_line,
+)
 
 
 @functools.cache
@@ -82,6 +96,12 @@ def install() -> None:
         mmengine.runner.checkpoint.load_url = _load_url
         # Only the fork has and calls it.
         mmengine.runner.checkpoint._safe_torch_load = torch.load
+    checkpoint = mmengine.runner.checkpoint
+    checkpoint.get_torchvision_models = _addresses(
+        _torchvision_without_torchvision(checkpoint.get_torchvision_models),
+        'torchvision://')
+    checkpoint.get_external_models = _addresses(
+        checkpoint.get_external_models, 'open-mmlab://')
     if any(metadata.distributions(name='onedl-mmsegmentation')):
         MODULE2PACKAGE['mmseg'] = 'onedl-mmsegmentation'
     Config._get_cfg_path = staticmethod(_find_base(Config._get_cfg_path))
@@ -161,27 +181,21 @@ def _name_video(prepare: Callable) -> Callable:
 def _checkpoint_types() -> list:
     """The types that mmengine's checkpoints hold beside tensors.
 
-    Found by saving runs of the three toolboxes, with EMA and seven kinds
-    of schedules. NumPy 1 and 2 name the same functions differently, and a
-    checkpoint may come from either.
+    They are those of runs of the three toolboxes, with EMA and seven kinds
+    of schedules.
     """
-    reconstruct = np.ndarray(0).__reduce__()[0]
-    scalar = np.float64(0).__reduce__()[0]
-    # All but raw memory (V) and Python objects (O).
-    dtypes = {type(np.dtype(c)) for c in np.typecodes['All'] if c not in 'VO'}
     return [
         HistoryBuffer,
-        OneCycleParamScheduler,
         ConfigDict,
-        np.ndarray,
-        np.dtype,
-        *dtypes,
-        *((function, f'numpy.{core}.multiarray.{name}')
-          for core in ('core', '_core')
-          for name, function in (('_reconstruct', reconstruct), ('scalar',
-                                                                 scalar))),
+        (_ONE_CYCLE, f'{OneCycleParamScheduler.__module__}.'
+         'OneCycleParamScheduler'),
         (_getattr, 'builtins.getattr'),
+        *((value, name) for name, value in STAND_INS.items()),
     ]
+
+
+#: Stands in for the class, whose functions alone a checkpoint names.
+_ONE_CYCLE = object()
 
 
 def _getattr(owner: object, name: str) -> Callable:
@@ -193,8 +207,9 @@ def _getattr(owner: object, name: str) -> Callable:
     """
     if owner is HistoryBuffer:
         allowed = 'min', 'max', 'mean', 'current'
-    elif owner is OneCycleParamScheduler:
-        allowed = '_annealing_cos', '_annealing_linear'
+    elif owner is _ONE_CYCLE:
+        owner, allowed = OneCycleParamScheduler, (
+            '_annealing_cos', '_annealing_linear')
     else:
         allowed = ()
     if name not in allowed:
@@ -210,15 +225,18 @@ def _explain_refusal(load: Callable) -> Callable:
     def load_checkpoint(cls, filename, *args, **kwargs):
         try:
             return load(cls, filename, *args, **kwargs)
-        except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
+        except Exception as error:  # a file may hold anything
             found = re.search(r'GLOBAL ([\w.]+)', str(error))
             if found is None:
-                if isinstance(error, RuntimeError) and (
-                        'PytorchStreamReader' not in str(error)):
+                if not _is_of_the_file(error):
                     raise
+                reason = re.search(r'WeightsUnpickler error:\s+(.*)',
+                                   str(error))
                 raise CheckpointReadError(
                     f'{filename} cannot be read as a checkpoint: it is '
-                    'damaged, or not written by torch.save') from error
+                    'damaged, or not written by torch.save '
+                    f'({reason[1] if reason else first_line(error)})'
+                ) from error
             name = found[1]
         # Outside of the handler, so that PyTorch's page of advice does not
         # precede the message.
@@ -233,13 +251,67 @@ def _explain_refusal(load: Callable) -> Callable:
     return load_checkpoint
 
 
+def _is_of_the_file(error: Exception) -> bool:
+    """Whether an error says that the content of a file is wrong.
+
+    Not that there is no file, or that a device cannot hold its tensors.
+    """
+    if isinstance(error, RuntimeError):
+        return 'PytorchStreamReader' in str(error)
+    return not isinstance(error, OSError) and any(
+        frame.f_globals.get('__name__') == 'torch.serialization'
+        for frame, _ in traceback.walk_tb(error.__traceback__))
+
+
 def _load_url(url: str, model_dir=None, map_location=None, progress=True):
     """``torch.hub.load_state_dict_from_url`` with ``torch.load``'s default.
 
     Its own default is still the unsafe loading.
     """
-    return torch.hub.load_state_dict_from_url(
-        url, model_dir, map_location, progress, weights_only=None)
+    try:
+        return torch.hub.load_state_dict_from_url(
+            url, model_dir, map_location, progress, weights_only=None)
+    except URLError as error:
+        folder = model_dir or os.path.join(torch.hub.get_dir(), 'checkpoints')
+        raise CheckpointNotFoundError(
+            f'{url} cannot be downloaded ({error.reason}). Without network, '
+            f'put the file into {folder}') from error
+
+
+# mmengine: names of pretrained weights -------------------------------------
+
+
+def _torchvision_without_torchvision(get: Callable) -> Callable:
+    """Let ``torchvision://`` names do without the package.
+
+    mmengine imports it for the addresses that it has itself.
+    """
+
+    @functools.wraps(get)
+    def get_torchvision_models():
+        try:
+            importlib.import_module('torchvision')
+        except Exception:  # a build for another torch raises what it likes
+            return mmengine.load(
+                Path(mmengine.__file__).parent / 'hub/torchvision_0.12.json')
+        return get()
+
+    return get_torchvision_models
+
+
+def _addresses(get: Callable, scheme: str) -> Callable:
+    """Let a table of names and addresses say which name is unknown."""
+
+    class Addresses(dict):
+
+        def __missing__(self, name: str) -> str:
+            close = difflib.get_close_matches(name, self, n=3, cutoff=.5)
+            raise CheckpointNotFoundError(
+                f"there are no weights '{scheme}{name}'; " +
+                (f'did you mean {" or ".join(close)}?' if close else
+                 f'the names are {", ".join(sorted(self))}'))
+
+    return functools.wraps(get)(lambda: Addresses(get()))
 
 
 # mmengine: configs of this package as bases --------------------------------

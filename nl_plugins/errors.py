@@ -5,6 +5,19 @@ The tools print them as one message; everything else keeps its traceback.
 import pickle
 
 
+def first_line(error: BaseException) -> str:
+    """What went wrong, short enough for a table.
+
+    Args:
+        error (BaseException): Any exception.
+
+    Returns:
+        str: The first line of its message that is not empty.
+    """
+    lines = (line.strip() for line in str(error).splitlines())
+    return next(filter(None, lines), repr(error))
+
+
 class RunError(Exception):
     """A run that cannot start, or cannot go on, for a reason to be fixed."""
 

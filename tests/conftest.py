@@ -18,6 +18,19 @@ def seed():
     torch.manual_seed(0)
 
 
+@pytest.fixture(scope='session')
+def hub_folder(tmp_path_factory) -> Path:
+    """A folder of pretrained files, which tests fill with :mod:`hub`."""
+    return tmp_path_factory.mktemp('torch_home')
+
+
+@pytest.fixture
+def torch_home(hub_folder, monkeypatch) -> Path:
+    """The folder in which PyTorch looks for pretrained files."""
+    monkeypatch.setenv('TORCH_HOME', str(hub_folder))
+    return hub_folder
+
+
 @pytest.fixture
 def load_tool():
     """Imports one of the tools, which are no package."""

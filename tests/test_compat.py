@@ -7,7 +7,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.error import URLError
 
+import hub
 import mmengine.runner.checkpoint
 import numpy as np
 import pytest
@@ -24,7 +26,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from nl_plugins import compat
-from nl_plugins.errors import CheckpointReadError
+from nl_plugins.errors import CheckpointNotFoundError, CheckpointReadError
 from nl_plugins.loading import load_config
 
 
@@ -218,6 +220,78 @@ def test_damaged_file(tmp_path, size):
             CheckpointReadError,
             match='checkpoint.pth cannot be read .* is damaged'):
         CheckpointLoader.load_checkpoint(str(file))
+
+
+# Names of pretrained weights -----------------------------------------------
+
+
+@pytest.fixture
+def torchvision(tmp_path, monkeypatch):
+    """Puts a torchvision first in line, as good or broken as its source."""
+
+    def install(source: str) -> None:
+        (tmp_path / 'torchvision.py').write_text(source)
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.delitem(sys.modules, 'torchvision', raising=False)
+
+    yield install
+    sys.modules.pop('torchvision', None)
+
+
+@pytest.mark.parametrize('source', [
+    'raise ImportError',
+    'raise RuntimeError("operator torchvision::nms does not exist")'])
+def test_torchvision_names_need_no_torchvision(torchvision, source,
+                                               torch_home):
+    torchvision(source)
+    expected = hub.write(torch_home, 'torchvision://resnet18')
+    found = CheckpointLoader.load_checkpoint('torchvision://resnet18')
+    assert found.keys() == expected.keys()
+    assert torch.equal(found['conv1.weight'], expected['conv1.weight'])
+
+
+def test_an_installed_torchvision_names_its_weights(torchvision, torch_home):
+    torchvision("""
+__version__ = '0.20.0'
+class Weight:
+    name, url = 'NEW', 'https://example.org/new-weights.pth'
+class Tiny_Weights:
+    __name__ = 'Tiny_Weights'
+    DEFAULT = Weight
+    def __iter__(self):
+        yield Weight
+class models:
+    list_models = staticmethod(lambda models: ['tiny'])
+    get_model_weights = staticmethod(lambda name: Tiny_Weights())
+""")
+    file = torch_home / 'hub/checkpoints/new-weights.pth'
+    file.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(dict(a=torch.ones(1)), file)
+    assert CheckpointLoader.load_checkpoint('torchvision://tiny.new')['a'] == 1
+
+
+@pytest.mark.parametrize('name, message', [
+    ('torchvision://resnet5O', 'did you mean resnet50'),
+    ('torchvision://x', 'the names are alexnet, '),
+    ('open-mmlab://resnet50_v1x', 'did you mean .*resnet50_v1c'),
+])
+def test_an_unknown_name_is_one_clear_error(name, message):
+    with pytest.raises(CheckpointNotFoundError,
+                       match=f"no weights '{name}'; {message}"):
+        CheckpointLoader.load_checkpoint(name)
+
+
+def test_without_network_the_folder_is_named(torch_home, monkeypatch):
+
+    def unreachable(*args, **kwargs):
+        raise URLError('no network')
+
+    monkeypatch.setattr(torch.hub, 'download_url_to_file', unreachable)
+    with pytest.raises(
+            CheckpointNotFoundError,
+            match='https://.*/resnet34-.* cannot be downloaded .no network.*'
+            f'put the file into {torch_home}/hub/checkpoints'):
+        CheckpointLoader.load_checkpoint('torchvision://resnet34')
 
 
 # The CPU ------------------------------------------------------------------

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from .. import blocks
 from ..blocks.base import MODES
+from ..errors import first_line
 
 #: Names of the blocks that can be compared.
 BLOCKS = (*MODES, 'disentangled')
@@ -322,12 +323,6 @@ def _time(iterate: Callable, number: int) -> float:
     for _ in range(number):
         iterate()
     return (time.perf_counter() - start) / number
-
-
-def first_line(error: Exception) -> str:
-    """What went wrong, short enough for a table."""
-    lines = (line.strip() for line in str(error).splitlines())
-    return next(filter(None, lines), repr(error))
 
 
 def use_device(device: str) -> None:

@@ -9,9 +9,10 @@ import torch
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, init_default_scope
 
+from ..errors import first_line
 from ..loading import load_config
 from ..weights import draw_weights
-from .measure import first_line, in_a_process, peak_memory, trimming
+from .measure import in_a_process, peak_memory, trimming
 
 
 class ModelResult(NamedTuple):

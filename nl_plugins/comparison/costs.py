@@ -22,13 +22,13 @@ from mmengine.runner import set_random_seed
 
 from ..analysis import input_shape
 from ..benchmark.measure import (
-    first_line,
     in_a_process,
     peak_memory,
     time_in_turns,
     trimming,
     use_device,
 )
+from ..errors import first_line
 from ..loading import load_config, toolbox
 from ..weights import draw_weights
 from .batches import synthetic_batch
