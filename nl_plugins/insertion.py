@@ -7,14 +7,17 @@ run their own blocks.
 """
 import inspect
 import warnings
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from functools import partial
 from typing import Any, NamedTuple
 
+import torch
 from mmcv.cnn.bricks.non_local import _NonLocalNd
 from mmcv.cnn.bricks.plugin import infer_abbr
 from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.runner.checkpoint import load_state_dict
 from torch import Tensor, nn
 
 from .errors import ArgumentError, InsertionError
@@ -46,8 +49,9 @@ def WithBlocks(base: str | type, blocks: Sequence[dict],
             registered module or a class; ``after`` or ``before`` names the
             place: a module path relative to the base, in which integers may
             be negative, or a list of such paths, each of which gets a block
-            of its own. ``in_channels`` may be left out. Everything else goes
-            to the block.
+            of its own. ``in_channels`` may be left out. ``layout='BCN'``
+            states that the tensor is ``(B, C, N)``; a 1d block needs it where
+            that cannot be found out. Everything else goes to the block.
         kwargs: Arguments of ``base``.
 
     Returns:
@@ -57,7 +61,8 @@ def WithBlocks(base: str | type, blocks: Sequence[dict],
         InsertionError: If a place or a type does not exist, the channels are
             unknown or do not fit, or the target cannot hold a block (it runs
             more than once per forward, or passes no tensor on). A
-            ``ValueError``.
+            ``ValueError``. The first forward raises it for modules that do
+            not run on an image alone, such as heads.
         ArgumentError: If a block does not take an argument. A
             ``TypeError``.
     """
@@ -79,6 +84,13 @@ def WithBlocks(base: str | type, blocks: Sequence[dict],
         _attach(module, insertion, block)
         for insertion, block in zip(insertions, built)
     ]
+    unseen = [
+        name for name, insertion in zip(names, insertions)
+        if calls.get(insertion.target) is None
+    ]
+    if unseen:
+        module.register_forward_pre_hook(partial(_start_counting, unseen))
+        module.register_forward_hook(partial(_stop_counting, unseen))
     if hasattr(module, 'init_weights'):
         # An attribute of the instance, bound by a partial: unlike a closure
         # it follows the module into its copies.
@@ -92,6 +104,7 @@ class _Insertion(NamedTuple):
     block_args: dict
     position: str  # 'before' or 'after'
     target: str  # full name of the module
+    layout: str | None
 
 
 def _parse(base: nn.Module, cfg: dict) -> list[_Insertion]:
@@ -121,6 +134,9 @@ def _parse(base: nn.Module, cfg: dict) -> list[_Insertion]:
             f'{positions or "none of them"} in {cfg}')
     position = positions[0]
     places = args.pop(position)
+    layout = args.pop('layout', None)
+    if layout not in (None, 'BCN'):
+        raise InsertionError(f"layout must be 'BCN', but got {layout!r}")
     if isinstance(places, str):
         places = [places]
     if (not places or not isinstance(places, (list, tuple))
@@ -129,7 +145,8 @@ def _parse(base: nn.Module, cfg: dict) -> list[_Insertion]:
             f'{position} must be the path of a module or a list of paths, '
             f'but got {places!r}')
     return [
-        _Insertion(block_type, args, position, _resolve(base, position, place))
+        _Insertion(block_type, args, position,
+                   _resolve(base, position, place), layout)
         for place in places
     ]
 
@@ -172,7 +189,7 @@ def _resolve(base: nn.Module, position: str, place: str) -> str:
 def _build(base: nn.Module, insertion: _Insertion,
            calls: list[Call] | None) -> nn.Module:
     """Build a block that fits its place."""
-    block_type, args, position, name = insertion
+    block_type, args, position, name, layout = insertion
     place = f'{position}={name!r}'
     target = base.get_submodule(name)
     shape = None
@@ -187,6 +204,11 @@ def _build(base: nn.Module, insertion: _Insertion,
             f'{block_type.__name__} takes {ndim} dimensions after batch and '
             f'channels, but the tensor {place} has the shape '
             f'(B, {shape[1]}{", ..." * (len(shape) - 2)})')
+    if ndim == 1 and not (shape or layout or _is_channels_first(target)):
+        raise InsertionError(
+            f'{block_type.__name__} takes (B, C, N), but the tensor {place} '
+            'may as well be (B, N, C), as in transformers: if it is '
+            "(B, C, N), give layout='BCN'")
     if 'in_channels' in inspect.signature(block_type).parameters:
         if channels is None and 'in_channels' not in args:
             raise InsertionError(
@@ -259,9 +281,7 @@ def _check_calls(calls: list[Call], position: str,
             f'{place}: this module does not run when the base is evaluated, '
             'so a block there would not either')
     if len(calls) > 1:
-        raise InsertionError(
-            f'{place}: this module runs {len(calls)} times per forward, and '
-            'a block there would run as often; choose a place that runs once')
+        raise InsertionError(_repeated(place, len(calls)))
     shape = getattr(calls[0], position)
     if shape is None or len(shape) < 2:
         raise InsertionError(_no_tensor(place))
@@ -272,10 +292,21 @@ def _check_calls(calls: list[Call], position: str,
     return shape
 
 
+def _repeated(place: str, times: int | str) -> str:
+    return (f'{place}: this module runs {times} times per forward, and a '
+            'block there would run as often; choose a place that runs once')
+
+
 def _no_tensor(place: str) -> str:
     verb = 'receives' if place.startswith('before') else 'returns'
     return (f'{place}: this module {verb} no single tensor of features, so '
             'there is nothing that a block could work on')
+
+
+def _is_channels_first(layer: nn.Module) -> bool:
+    """Whether a layer is defined on ``(B, C, N)``."""
+    return isinstance(getattr(layer, 'conv', layer),
+                      nn.modules.conv._ConvNd)
 
 
 def _own_channels(target: nn.Module, position: str) -> int | None:
@@ -288,42 +319,119 @@ def _own_channels(target: nn.Module, position: str) -> int | None:
 
 def _run_before(child: str, name: str, module: nn.Module,
                 args: tuple) -> tuple:
+    place = f'before={name!r}'
     if not args or not isinstance(args[0], Tensor):
-        raise InsertionError(_no_tensor(f'before={name!r}'))
-    return getattr(module, child)(args[0]), *args[1:]
+        raise InsertionError(_no_tensor(place))
+    block = getattr(module, child)
+    _count(block, place)
+    return block(args[0]), *args[1:]
 
 
 def _run_after(child: str, name: str, module: nn.Module, args: tuple,
                output: Any) -> Tensor:
+    place = f'after={name!r}'
     if not isinstance(output, Tensor):
-        raise InsertionError(_no_tensor(f'after={name!r}'))
-    return getattr(module, child)(output)
+        raise InsertionError(_no_tensor(place))
+    block = getattr(module, child)
+    _count(block, place)
+    return block(output)
+
+
+def inserted_blocks(model: nn.Module) -> Iterator[str]:
+    """Names of the blocks that :func:`WithBlocks` inserted into a model.
+
+    Args:
+        model (nn.Module): A model, or a module that contains one.
+
+    Yields:
+        str: Full names.
+    """
+    for name, module in model.named_modules():
+        for hook in (*module._forward_pre_hooks.values(),
+                     *module._forward_hooks.values()):
+            if isinstance(hook, partial) and hook.func in (_run_before,
+                                                           _run_after):
+                yield f'{name}.{hook.args[0]}'.lstrip('.')
+
+
+# Calls of modules that were not probed: counted in the first forward -------
+
+
+def _start_counting(names: list[str], base: nn.Module, args: tuple) -> None:
+    if torch.compiler.is_compiling():  # the graph is not to have it
+        return
+    for name in names:
+        base.get_submodule(name)._calls = 0
+
+
+def _count(block: nn.Module, place: str) -> None:
+    if torch.compiler.is_compiling() or '_calls' not in vars(block):
+        return
+    if block._calls:
+        raise InsertionError(_repeated(place, 'several'))
+    block._calls = 1
+
+
+def _stop_counting(names: list[str], base: nn.Module, args: tuple,
+                   output: Any) -> None:
+    if torch.compiler.is_compiling():
+        return
+    for name in names:
+        vars(base.get_submodule(name)).pop('_calls', None)
+    for hooks in base._forward_pre_hooks, base._forward_hooks:
+        for key, hook in list(hooks.items()):
+            if isinstance(hook, partial) and hook.func in (_start_counting,
+                                                           _stop_counting):
+                del hooks[key]
+
+
+# Initial weights -----------------------------------------------------------
 
 
 def _init_weights(base: nn.Module, names: list[str], *args: Any,
                   **kwargs: Any) -> None:
-    """``init_weights`` of a base, after which its blocks are new ones."""
+    """``init_weights`` of a base, after which its blocks are new ones.
+
+    The blocks are out of their hosts meanwhile, since some bases look for
+    each of their layers in the pretrained file. A state dict that reaches a
+    host still fills them if it holds them.
+    """
     if getattr(base, 'is_init', False):
         # mmengine says that this is the second time, and changes nothing.
         type(base).init_weights(base, *args, **kwargs)
         return
     blocks = [base.get_submodule(name) for name in names]
+    hosts = defaultdict(dict)
+    for name, block in zip(names, blocks):
+        host, _, child = name.rpartition('.')
+        hosts[base.get_submodule(host)][child] = block
     loaded = set()
 
-    def note(block: nn.Module, state_dict: dict, prefix: str,
+    def fill(host: nn.Module, state_dict: dict, prefix: str,
              *unused: Any) -> None:
-        if any(key.startswith(prefix) for key in state_dict):
-            loaded.add(block)
+        for child, block in hosts[host].items():
+            start = f'{prefix}{child}.'
+            held = {
+                key.removeprefix(start): state_dict.pop(key)
+                for key in list(state_dict) if key.startswith(start)
+            }
+            if held:
+                load_state_dict(block, held)
+                loaded.add(block)
 
-    handles = [
-        block._register_load_state_dict_pre_hook(note, with_module=True)
-        for block in blocks
-    ]
+    handles = []
+    for host, children in hosts.items():
+        handles.append(
+            host._register_load_state_dict_pre_hook(fill, with_module=True))
+        for child in children:
+            del host._modules[child]
     try:
         type(base).init_weights(base, *args, **kwargs)
     finally:
         for handle in handles:
             handle.remove()
+        for host, children in hosts.items():
+            host._modules.update(children)
     for block in blocks:
         if block in loaded:
             continue

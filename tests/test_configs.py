@@ -1,7 +1,11 @@
-"""Every config of the repository builds, and trains one step."""
+"""Every config builds, starts from its pretrained file, trains one step."""
+import copy
+import functools
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
+import hub
 import pytest
 import torch
 from mmcv.cnn.bricks.non_local import _NonLocalNd
@@ -9,6 +13,7 @@ from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
+from mmengine.runner import load_checkpoint
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(
@@ -17,13 +22,17 @@ CONFIGS = sorted(
 
 
 def load(path):
-    """The config, and its model without what would be downloaded."""
     if re.search('kinetics400|c2d', path):
         pytest.importorskip('mmaction')
-    cfg = Config.fromfile(ROOT / path)
+    cfg = copy.deepcopy(parse(path))
     init_default_scope(cfg.default_scope)
-    without_pretrained_weights(cfg.model)
     return cfg
+
+
+@functools.cache
+def parse(path):
+    """A config, of which only copies may change."""
+    return Config.fromfile(ROOT / path)
 
 
 def build_backbone(cfg):
@@ -32,13 +41,43 @@ def build_backbone(cfg):
         return MODELS.build(cfg.model.backbone)
 
 
-def without_pretrained_weights(cfg):
-    cfg.pop('pretrained', None)
-    for key, value in list(cfg.items()):
+def pretrained_weights(cfg: dict) -> Iterator[str]:
+    """The names of the pretrained weights in the config of a model."""
+    if isinstance(cfg.get('pretrained'), str):
+        yield cfg['pretrained']
+    if cfg.get('type') == 'Pretrained':
+        yield cfg['checkpoint']
+    for value in cfg.values():
         if isinstance(value, dict):
-            without_pretrained_weights(value)
-            if key == 'init_cfg' and value.get('type') == 'Pretrained':
-                cfg[key] = None
+            yield from pretrained_weights(value)
+
+
+def find_blocks(model):
+    """Names of the blocks, of which our heads have one too."""
+    return [
+        name for name, module in model.named_modules()
+        if isinstance(module, _NonLocalNd)
+        or type(module).__name__ == 'ContextBlock'
+    ]
+
+
+def assert_identities(model):
+    """Whether all blocks leave their input as it is."""
+    for name in find_blocks(model):
+        block = model.get_submodule(name)
+        # ContextBlock is from mmcv
+        size = (3, ) * getattr(block, 'ndim', 2)
+        shape = (1, block.in_channels, *size)
+        if getattr(block, 'num_frames', None):
+            shape = (block.num_frames, block.in_channels, 3, 3)
+        if getattr(block, 'group_size', None):
+            shape = (1, block.in_channels, block.group_size, 3, 3)
+        x = torch.randn(shape)
+        training = block.training
+        block.train(False)
+        with torch.no_grad():
+            assert torch.equal(block(x), x), name
+        block.train(training)
 
 
 def train_one_step(cfg, model):
@@ -46,7 +85,7 @@ def train_one_step(cfg, model):
     if cfg.default_scope == 'mmdet':
         from mmdet.testing import demo_mm_inputs
         batch = demo_mm_inputs(
-            2, [[3, 64, 64]] * 2, num_classes=2, with_mask=True)
+            2, [[3, 32, 32]] * 2, num_classes=2, with_mask=True)
     elif cfg.default_scope == 'mmaction':
         from mmaction.structures import ActionDataSample
         frames = cfg.train_dataloader.dataset.pipeline[1]
@@ -76,28 +115,49 @@ def train_one_step(cfg, model):
     return model.parse_losses(model(**data, mode='loss'))
 
 
-#: Models that have trained a step: many configs differ in the data alone.
-trained = set()
+@pytest.fixture(scope='module')
+def started():
+    """Models that have started: many configs differ in their data alone."""
+    return set()
+
+
+def layers(value):
+    """The config of a model without what data and classes decide."""
+    if isinstance(value, dict):
+        return {
+            key: layers(item) for key, item in value.items()
+            if key not in ('num_classes', 'align_corners',
+                           'data_preprocessor', 'train_cfg', 'test_cfg')
+        }
+    if isinstance(value, (list, tuple)):
+        return [layers(item) for item in value]
+    return value
 
 
 @pytest.mark.parametrize('path', CONFIGS)
-def test_config_builds_and_trains_one_step(path):
+def test_config_starts_from_its_pretrained_file_and_trains_one_step(
+        path, started, torch_home):
     cfg = load(path)
     if cfg.default_scope == 'mmdet':
         cfg.model.train_cfg.rcnn.sampler.num = 16  # seconds, not minutes
-    model = revert_sync_batchnorm(MODELS.build(cfg.model))
-    blocks = [
-        name for name, module in model.named_modules()
-        if isinstance(module, _NonLocalNd)
-        or type(module).__name__ == 'ContextBlock'
-    ]
+    is_new = str(layers(cfg.model)) not in started
+    started.add(str(layers(cfg.model)))
+    with torch.device('cpu' if is_new else 'meta'):
+        model = revert_sync_batchnorm(MODELS.build(cfg.model))
+    blocks = find_blocks(model)
     named_by_file = any(
         part in path for part in ('-nl-', '-dnl-', '-gcb-', 'dnl', 'nonlocal'))
     assert bool(blocks) == named_by_file
     assert not blocks or 'nl_plugins' in cfg.custom_imports.imports
-    if str(cfg.model) in trained:
+    if not is_new:
         return
-    trained.add(str(cfg.model))
+    names = set(pretrained_weights(cfg.model))
+    assert len(names) == (0 if '/demo/' in path else 1)
+    file, = [hub.write(torch_home, name) for name in names] or [None]
+    model.init_weights()
+    if file:
+        hub.assert_landed(model.backbone, file)
+    assert_identities(model)
     model.train()
     loss, logs = train_one_step(cfg, model)
     loss.backward()
@@ -107,6 +167,46 @@ def test_config_builds_and_trains_one_step(path):
         # starts as an identity has no gradient yet.
         gradients = [p.grad for p in model.get_submodule(name).parameters()]
         assert any(g is not None and g.any() for g in gradients), name
+
+
+#: One config for each backbone and its way of loading.
+BACKBONES = [
+    'mask_rcnn/mask-rcnn_r50-dnl-c4-c5all_fpn_1x_coco.py',
+    'mask_rcnn/mask-rcnn_x101-32x4d-nl-c4_fpn_1x_coco.py',
+    'dnlnet/dnl_r50-d8_4xb2-40k_cityscapes-512x1024.py',
+    'fcn/fcn_r50-d8-dnl-c4_4xb2-40k_cityscapes-512x1024.py',
+    'c2d/c2d_r50-in1k-pre-nl-5blocks_8xb32-8x8x1-100e_kinetics400-rgb.py',
+    'i3d/i3d_imagenet-pretrained-r50-nl-5blocks_8xb8-8x8x1-100e_kinetics400-'
+    'rgb.py',
+    'slowonly/slowonly_imagenet-pretrained-r50-dnl-5blocks_8xb16-8x8x1-'
+    'steplr-150e_kinetics400-rgb.py',
+    'tsm/tsm_imagenet-pretrained-r50-nl-5blocks_8xb16-1x1x8-50e_kinetics400-'
+    'rgb.py',
+]
+
+
+@pytest.mark.parametrize('path', BACKBONES)
+def test_config_loads_checkpoints_without_and_with_blocks(
+        path, torch_home, tmp_path):
+    # as the runner does for load_from
+    cfg = load(f'configs/{path}')
+    model = revert_sync_batchnorm(MODELS.build(cfg.model))
+    for name in pretrained_weights(cfg.model):
+        hub.write(torch_home, name)
+    model.init_weights()
+    trained = {key: torch.rand(value.shape) if value.is_floating_point() else
+               value for key, value in model.state_dict().items()}
+    of_blocks = tuple(f'{name}.' for name in find_blocks(model))
+    upstream = {key: value for key, value in trained.items()
+                if not key.startswith(of_blocks)}
+    for state in upstream, trained:
+        torch.save(dict(state_dict=state), tmp_path / 'trained.pth')
+        load_checkpoint(model, str(tmp_path / 'trained.pth'), 'cpu')
+        loaded = model.state_dict()
+        assert all(torch.equal(loaded[key], value)
+                   for key, value in state.items())
+        if state is upstream:
+            assert_identities(model)
 
 
 def test_no_two_configs_have_the_same_name():

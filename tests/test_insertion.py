@@ -4,6 +4,7 @@ import io
 import pickle
 import warnings
 
+import hub
 import pytest
 import torch
 from mmcv.cnn import NonLocal2d as MMCVNonLocal2d
@@ -15,6 +16,7 @@ from reference import randomize
 from torch import nn
 
 import nl_plugins
+from nl_plugins.insertion import inserted_blocks
 from nl_plugins.registry import MODELS
 
 NL = 'nl_plugins.NonLocal2d'
@@ -266,6 +268,47 @@ def test_a_checkpoint_with_blocks_survives_init_weights(tmp_path):
     torch.testing.assert_close(model.state_dict(), trained.state_dict())
 
 
+def test_a_base_that_looks_for_each_of_its_layers(tmp_path):
+    # MMAction2's 2D ResNet asks the file for every ConvModule that it has
+    pytest.importorskip('mmaction')
+    init_default_scope('mmaction')
+    state = hub.resnet(18)
+    file = str(tmp_path / 'resnet18.pth')
+    torch.save(state, file)
+    blocks = [dict(type='nl_plugins.NonLocal3d', num_frames=4,
+                   after=['layer2.0', 'layer3.-1'],
+                   norm_cfg=dict(type='BN3d')),
+              dict(type=NL, before='layer2.0')]
+    model = MODELS.build(dict(
+        type='nl_plugins.WithBlocks', base='ResNet', blocks=blocks, depth=18,
+        pretrained=file))
+    order = [name for name, _ in model.named_parameters()]
+    expected = {key: value.clone() for key, value in
+                model.state_dict().items() if 'non_local' in key}
+    model.init_weights()
+    hub.assert_landed(model, state)
+    assert [name for name, _ in model.named_parameters()] == order
+    assert {key for key in model.state_dict() if 'non_local' in key
+            } == expected.keys()
+    # and one that holds blocks fills them
+    trained = randomize(model)
+    save_checkpoint(dict(state_dict=trained.state_dict()), file)
+    model = MODELS.build(dict(
+        type='nl_plugins.WithBlocks', base='ResNet', blocks=blocks, depth=18,
+        pretrained=file, torchvision_pretrain=False))
+    model.init_weights()
+    torch.testing.assert_close(model.state_dict(), trained.state_dict())
+
+
+def test_blocks_are_back_when_a_base_cannot_load(tmp_path):
+    model = build([dict(type=NL, after='layer2.-1')],
+                  init_cfg=dict(type='Pretrained', checkpoint='nothing.pth'))
+    keys = list(model.state_dict())
+    with pytest.raises(FileNotFoundError):
+        model.init_weights()
+    assert list(model.state_dict()) == keys
+
+
 def test_a_second_init_weights_changes_nothing():
     model = build([dict(type=NL, after='layer2.-1')])
     model.init_weights()
@@ -314,13 +357,14 @@ def test_identity_after_the_bases_own_init_weights(base, kwargs, shape):
     assert_equal(outputs(model, x), outputs(plain, x))
 
 
-def test_mask_rcnn_with_blocks_starts_with_the_outputs_of_the_baseline():
+def test_mask_rcnn_with_blocks_starts_with_the_outputs_of_the_baseline(
+        torch_home):
+    hub.write(torch_home, 'torchvision://resnet50')
     from mmdet.structures import DetDataSample
     detectors = []
     for name in 'nl-c4', 'dnl-c4-c5all':
         cfg = Config.fromfile(
             f'configs/mask_rcnn/mask-rcnn_r50-{name}_fpn_1x_coco.py').model
-        cfg.backbone.init_cfg = None
         cfg.test_cfg.rcnn.score_thr = 0.
         detectors.append(MODELS.build(cfg))
     plain = copy.deepcopy(cfg)
@@ -497,6 +541,98 @@ def test_a_place_in_the_backbone_of_a_whole_model_is_checked():
               base='RetinaNet', **cfg)
     with pytest.raises(ValueError, match='returns no single tensor'):
         build([dict(type=NL, after='backbone')], base='RetinaNet', **cfg)
+
+
+def retina_head(blocks):
+    return build(blocks, base='RetinaHead', num_classes=2, in_channels=8,
+                 feat_channels=8)
+
+
+@pytest.mark.parametrize('position', ['before', 'after'])
+def test_a_place_that_runs_per_level_is_refused_in_the_first_forward(
+        position):
+    # The head takes a list of levels, so it was not seen running.
+    head = retina_head([dict(type=NL, **{position: 'cls_convs.0'})])
+    levels = [torch.randn(1, 8, s, s) for s in (8, 4)]
+    for model in head, copy.deepcopy(head), pickled(head):
+        with pytest.raises(
+                ValueError, match=f"{position}='cls_convs.0': .* runs several "
+                'times per forward'):
+            model(levels)
+
+
+def test_a_place_that_runs_once_is_counted_in_the_first_forward_alone():
+    head = retina_head([dict(type=NL, after='cls_convs.0')])
+    level = [torch.randn(1, 8, 8, 8)]
+    expected = head(level)
+    assert not head._forward_hooks and not head._forward_pre_hooks
+    for model in head, copy.deepcopy(head):
+        for _ in range(2):
+            for a, b in zip(model(level), expected):
+                assert torch.equal(a[0], b[0])
+
+
+def test_a_failed_first_forward_does_not_count():
+    head = retina_head([dict(type=NL, after='cls_convs.0')])
+    with pytest.raises(TypeError):
+        head([torch.randn(1, 8, 8, 8), None])
+    head([torch.randn(1, 8, 8, 8)])
+
+
+@pytest.mark.parametrize('place', [dict(after='norm'), dict(before='norm')])
+def test_a_sequence_whose_layout_is_unknown_is_refused(place):
+    # (B, N, C) with N = C passes for (B, C, N)
+    with pytest.raises(ValueError, match=r"as well be \(B, N, C\).*"
+                       "layout='BCN'"):
+        build([dict(type='nl_plugins.NonLocal1d', in_channels=6, **place)],
+              base='nl_plugins.Sequences')
+    model = build([dict(type='nl_plugins.NonLocal1d', in_channels=6,
+                        layout='BCN', **place)], base='nl_plugins.Sequences')
+    x = torch.randn(2, 6, 6)
+    assert torch.equal(model([x]), model.norm(x))
+
+
+def test_a_convolution_tells_the_layout():
+    model = build([dict(type='nl_plugins.NonLocal1d', after='conv')],
+                  base='nl_plugins.Sequences')
+    assert model.conv.non_local_block.in_channels == 6
+
+
+def test_an_encoder_of_detr_is_refused():
+    from mmdet.models.layers import DetrTransformerEncoder
+    with pytest.raises(ValueError, match=r'as well be \(B, N, C\)'):
+        build([dict(type='nl_plugins.NonLocal1d', in_channels=256,
+                    after='layers.0')], base=DetrTransformerEncoder,
+              num_layers=1, layer_cfg=dict(
+                  self_attn_cfg=dict(embed_dims=256, num_heads=8),
+                  ffn_cfg=dict(embed_dims=256, feedforward_channels=64)))
+
+
+def test_a_layout_that_there_is_not():
+    with pytest.raises(ValueError, match="layout must be 'BCN', but got 'x'"):
+        build([dict(type=NL, after='layer2', layout='x')])
+
+
+def test_inserted_blocks_are_found():
+    model = build([
+        dict(type=NL, before='layer2.0'),
+        dict(type='ContextBlock', ratio=.5, after=['layer2.0', 'conv1'])])
+    assert set(inserted_blocks(model)) == {
+        'layer2.0.non_local_block', 'layer2.0.context_block',
+        'conv1.context_block'}
+
+
+@MODELS.register_module()
+class Sequences(nn.Module):
+    """Takes a list, so it is not seen running."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.LayerNorm(6)
+        self.conv = nn.Conv1d(6, 6, 1)
+
+    def forward(self, xs):
+        return self.norm(xs[0])
 
 
 @MODELS.register_module()

@@ -9,11 +9,11 @@ NL3D = 'nl_plugins.NonLocal3d'
 FIVE = ['layer2.1', 'layer2.3', 'layer3.1', 'layer3.3', 'layer3.5']
 PATHWAYS = dict(
     slow_pathway=dict(
-        type='resnet3d', depth=50, pretrained=None, lateral=True,
+        type='resnet3d', depth=50, lateral=True,
         base_channels=16, conv1_kernel=(1, 7, 7), dilations=(1, 1, 1, 1),
         conv1_stride_t=1, pool1_stride_t=1, inflate=(0, 0, 1, 1)),
     fast_pathway=dict(
-        type='resnet3d', depth=50, pretrained=None, lateral=False,
+        type='resnet3d', depth=50, lateral=False,
         base_channels=2, conv1_kernel=(5, 7, 7), conv1_stride_t=1,
         pool1_stride_t=1))
 BACKBONES = {
