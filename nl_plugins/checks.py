@@ -9,9 +9,11 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 
+from mmcv.cnn.bricks.non_local import _NonLocalNd
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.optim import OptimWrapperDict
 from mmengine.runner import Runner, find_latest_checkpoint
 from torch import nn
 
@@ -19,7 +21,9 @@ from .errors import (
     CheckpointMismatchError,
     CheckpointNotFoundError,
     DatasetNotFoundError,
+    OptionError,
 )
+from .insertion import inserted_blocks
 
 # Data ---------------------------------------------------------------------
 
@@ -139,6 +143,44 @@ class CheckpointFitHook(Hook):
         while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
             model = model.module
         check_fit(model, checkpoint, name, runner.cfg.filename)
+
+
+class OptimizedBlocksHook(Hook):
+    """Refuses to train blocks of which the optimizer has only a part.
+
+    Some constructors of optimizers pass the parameters of the layers they
+    know alone, and ``gamma`` of a gate belongs to no layer.
+    """
+
+    def before_train(self, runner: Runner) -> None:
+        wrapper = runner.optim_wrapper
+        wrappers = wrapper.values() if isinstance(
+            wrapper, OptimWrapperDict) else [wrapper]
+        known = {
+            id(parameter) for w in wrappers for group in w.param_groups
+            for parameter in group['params']
+        }
+        model = runner.model
+        if not known & {id(p) for p in model.parameters()}:
+            return  # a strategy optimizes copies
+        names = {
+            name for name, module in model.named_modules()
+            if isinstance(module, _NonLocalNd)
+        } | set(inserted_blocks(model))
+        missing = [
+            f'{name}.{key}' for name in sorted(names)
+            for key, parameter in model.get_submodule(name).named_parameters()
+            if parameter.requires_grad and id(parameter) not in known
+        ]
+        if missing:
+            constructor = runner.cfg.get('optim_wrapper', {}).get(
+                'constructor', 'DefaultOptimWrapperConstructor')
+            raise OptionError(
+                'these parameters would not be trained, since the optimizer '
+                f'does not have them: {", ".join(missing)}. Its constructor '
+                f'{constructor!r} leaves them out. Use '
+                '--cfg-options optim_wrapper.constructor='
+                'DefaultOptimWrapperConstructor, or a block without them')
 
 
 def check_fit(model: nn.Module, checkpoint: dict, name: str,

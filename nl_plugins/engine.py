@@ -19,6 +19,7 @@ from torch import nn
 
 from .checks import (
     CheckpointFitHook,
+    OptimizedBlocksHook,
     check_checkpoint,
     check_datasets,
     check_latest_checkpoint,
@@ -52,7 +53,8 @@ def train(cfg: Config,
         DatasetNotFoundError: Data for training or validation is missing.
         CheckpointNotFoundError: There is no checkpoint ``resume``.
         CheckpointMismatchError: The checkpoint to resume from does not fit.
-        OptionError: ``amp`` or ``auto_scale_lr`` do not go with the config.
+        OptionError: ``amp`` or ``auto_scale_lr`` do not go with the config,
+            or the optimizer lacks a parameter of a block.
     """
     if cfg.get('train_dataloader') is None:
         raise OptionError(f'{cfg.filename} has no train_dataloader: there is '
@@ -69,6 +71,7 @@ def train(cfg: Config,
         check_checkpoint(resume)
         cfg.resume, cfg.load_from = True, resume
     runner = _build_runner(cfg)
+    runner.register_hook(OptimizedBlocksHook())
     if runner._resume:
         runner.register_hook(CheckpointFitHook())
     return runner.train()

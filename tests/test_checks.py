@@ -1,14 +1,21 @@
 """Missing data and checkpoints that do not fit are named early."""
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tiny_coco
 import torch
 from mmengine.config import Config
-from toy_run import MASK_RCNN, coco
+from mmengine.optim import DefaultOptimWrapperConstructor, build_optim_wrapper
+from mmengine.registry import (
+    MODELS,
+    OPTIM_WRAPPER_CONSTRUCTORS,
+    init_default_scope,
+)
+from toy_run import MASK_RCNN, ToyModel, coco
 
-from nl_plugins import checks, engine, errors, loading
+from nl_plugins import NonLocal1d, checks, engine, errors, loading
 
 # Data ---------------------------------------------------------------------
 
@@ -198,3 +205,60 @@ def test_resume_from_weights_alone(toy, checkpoint):
             match='w.pth cannot be resumed: .* no meta, message_hub, '
             'optimizer.*load_from=w.pth'):
         engine.train(toy(), resume='w.pth')
+
+
+# Optimizers ---------------------------------------------------------------
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class LinearOnly(DefaultOptimWrapperConstructor):
+    """Passes the parameters of the layers it knows, as that of TSM does."""
+
+    def add_params(self, params, module, **kwargs):
+        params += [{'params': list(m.parameters())} for m in module.modules()
+                   if isinstance(m, (torch.nn.Linear, torch.nn.Conv1d))]
+
+
+@MODELS.register_module()
+class GatedToy(ToyModel):
+
+    def __init__(self, frozen=False):
+        super().__init__()
+        self.attention = NonLocal1d(1, gate='scalar')
+        self.attention.requires_grad_(not frozen)
+
+
+def test_a_parameter_that_the_optimizer_lacks_stops_the_run(toy):
+    options = dict(model__type='GatedToy',
+                   optim_wrapper__constructor='LinearOnly',
+                   optim_wrapper__paramwise_cfg=dict(bypass_duplicate=True))
+    with pytest.raises(
+            errors.OptionError,
+            match="not have them: attention.gamma. Its constructor 'LinearOnly"
+            "' leaves .* optim_wrapper.constructor=DefaultOptim"):
+        engine.train(toy(**options))
+    engine.train(toy(**options, model__frozen=True, train_cfg__max_epochs=1))
+    engine.train(toy(model__type='GatedToy', train_cfg__max_epochs=1))
+
+
+@pytest.mark.parametrize('block, missing', [
+    (dict(gate='scalar'), ['gamma']), (dict(), [])])
+def test_tsm_and_its_optimizer(block, missing):
+    pytest.importorskip('mmaction')
+    init_default_scope('mmaction')
+    model = MODELS.build(dict(
+        type='nl_plugins.WithBlocks', base='ResNetTSM', depth=18,
+        pretrained2d=False, num_segments=4, blocks=[
+            dict(type='nl_plugins.NonLocal3d', num_frames=4,
+                 after='layer2.0', **block)]))
+    model.fc = torch.nn.Linear(1, 1)  # its constructor wants a classifier
+    wrapper = build_optim_wrapper(
+        model, dict(optimizer=dict(type='SGD', lr=.1),
+                    constructor='TSMOptimWrapperConstructor',
+                    paramwise_cfg=dict(fc_lr5=True)))
+    runner = SimpleNamespace(model=model, cfg={}, optim_wrapper=wrapper)
+    if not missing:
+        checks.OptimizedBlocksHook().before_train(runner)
+        return
+    with pytest.raises(errors.OptionError, match='layer2.0.*block.gamma'):
+        checks.OptimizedBlocksHook().before_train(runner)
