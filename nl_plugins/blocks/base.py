@@ -138,7 +138,8 @@ class NonLocalBlock(_NonLocalNd):
                 bias=False,
                 act_cfg=dict(type='ReLU'))
         if self.sub_sample:
-            self.pool = getattr(nn, f'MaxPool{self.ndim}d')(self.pool_size)
+            size = self.pool_size if self.ndim > 1 else self.pool_size[0]
+            self.pool = getattr(nn, f'MaxPool{self.ndim}d')(size)
         if self.sub_sample is True:
             # mmcv's names: they are part of the keys of its checkpoints.
             self.g = nn.Sequential(self.g, self.pool)
@@ -377,7 +378,7 @@ class NonLocalBlock(_NonLocalNd):
         """The two halves of ``w_f``, applied to ``(..., h, N, D)``."""
         weight = self.concat_project.conv.weight.reshape(
             2, self.num_heads, -1, 1)
-        return (query @ weight[0]).squeeze(-1), (key @ weight[1]).squeeze(-1)
+        return (query @ weight[0])[..., 0], (key @ weight[1])[..., 0]
 
     def _logit_scale(self) -> float:
         """Factor of the logits of a softmax."""
@@ -403,8 +404,10 @@ class NonLocalBlock(_NonLocalNd):
         """``(B, N, C)`` to ``(B * h, N, C / h)``."""
         if self.num_heads == 1:
             return tokens
-        return tokens.unflatten(2, (self.num_heads, -1)).transpose(
-            1, 2).flatten(0, 1)
+        # Not unflatten() in this module: ONNX has it from opset 13 on.
+        return tokens.reshape(
+            *tokens.shape[:2], self.num_heads,
+            tokens.shape[2] // self.num_heads).transpose(1, 2).flatten(0, 1)
 
     def _merge_heads(self, tokens: Tensor) -> Tensor:
         """The inverse of :meth:`_split_heads`."""
@@ -414,8 +417,8 @@ class NonLocalBlock(_NonLocalNd):
 
     def _unflatten_heads(self, tokens: Tensor) -> Tensor:
         """``(B * h, N, C)`` to ``(B, h, N, C)``."""
-        return tokens.unflatten(
-            0, (tokens.shape[0] // self.num_heads, self.num_heads))
+        return tokens.reshape(tokens.shape[0] // self.num_heads,
+                              self.num_heads, *tokens.shape[1:])
 
     def _index_grid(self, size: tuple[int, ...],
                     device: torch.device) -> Tensor:

@@ -144,8 +144,10 @@ class DisentangledBlock(NonLocalBlock):
         logits = pointwise(self.conv_mask, source)
         if self.sub_sample is True:
             logits = self.pool(logits)
-        return self._group(logits).squeeze(-1).repeat_interleave(
-            self.num_heads, dim=0)
+        logits = self._group(logits)[..., 0]
+        if self.num_heads == 1:
+            return logits
+        return logits.unsqueeze(1).expand(-1, self.num_heads, -1).flatten(0, 1)
 
     def _pairwise_weights(self, x: Tensor, places: Tensor) -> Tensor | None:
         return super()._pairwise_weights(x, places) if self.pairwise else None

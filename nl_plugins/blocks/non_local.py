@@ -162,15 +162,18 @@ class NonLocal3d(NonLocalBlock, cnn.NonLocal3d):
                 'pipeline, over the temporal strides so far (C2D halves it '
                 'after its first stage).')
         clips = x.shape[0] // self.num_frames
-        return x.unflatten(0, (clips, self.num_frames)).transpose(1, 2)
+        return x.reshape(clips, self.num_frames,
+                         *x.shape[1:]).transpose(1, 2)
 
     def _group(self, features: Tensor) -> Tensor:
         if self._attends_everywhere:
             return super()._group(features)
         batch, inside = self._dims
         # (B, C, groups of frames, frames of a group, H, W)
-        features = features.unflatten(
-            2, (-1, self.group_size) if self.group_size else (1, -1))
+        clips, channels, frames, *size = features.shape
+        group = self.group_size or frames
+        features = features.reshape(clips, channels, frames // group, group,
+                                    *size)
         tokens = features.permute(*batch, *inside, 1)
         return tokens.flatten(len(batch), -2).flatten(0, len(batch) - 1)
 

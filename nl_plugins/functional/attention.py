@@ -177,6 +177,8 @@ def _softmax_form(query: Tensor, key: Tensor, value: Tensor) -> str:
     for batches beyond its grid.
     """
     keys, channels, value_channels = *key.shape[1:], value.shape[2]
+    if torch.onnx.is_in_onnx_export():
+        return 'explicit'  # ONNX has no fused operator, but for the latest
     if _is_recorded():
         return 'fused'  # a graph is for any size, and takes one operator
     if _has_tangent(query, key, value):
@@ -209,11 +211,9 @@ def _fused_softmax_attention(query: Tensor, key: Tensor, value: Tensor,
     for all three. Zeros change neither the logits nor the sum.
     """
     value_channels = value.shape[-1]
-    sizes = [t.shape[-1] for t in (query, key, value)]
-    if not torch.onnx.is_in_onnx_export():  # has no fused kernel
-        sizes = [size + -size % 8 for size in sizes]
-        if query.device.type == 'cpu' or max(sizes) <= 256:
-            sizes = [max(sizes)] * 3
+    sizes = [t.shape[-1] + -t.shape[-1] % 8 for t in (query, key, value)]
+    if query.device.type == 'cpu' or max(sizes) <= 256:
+        sizes = [max(sizes)] * 3
     query, key, value = (
         (t if t.shape[-1] == size else F.pad(t, (0, size - t.shape[-1])))
         .to(value.dtype).contiguous().unsqueeze(1)

@@ -41,6 +41,18 @@ def test_same_results_as_mmcv(ndim, mode, sub_sample):
             output_and_gradients(block, x), output_and_gradients(upstream, x))
 
 
+@pytest.mark.parametrize('sub_sample', [False, True])
+@pytest.mark.parametrize('mode', MODES)
+@pytest.mark.parametrize('ndim', [1, 2, 3])
+def test_same_layers_as_mmcv(ndim, mode, sub_sample):
+    # their types, sizes and names, as other code may look them up
+    kwargs = dict(mode=mode, sub_sample=sub_sample)
+    upstream = getattr(cnn, f'NonLocal{ndim}d')(12, **kwargs)
+    block = block_of(ndim, **kwargs)
+    for name, layer in upstream.named_children():
+        assert repr(getattr(block, name)) == repr(layer)
+
+
 @pytest.mark.parametrize('kwargs', [
     *(dict(mode=mode) for mode in MODES),
     dict(mode='concatenation', sub_sample=True),
