@@ -3,16 +3,15 @@ import sys
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..analysis import Complexity, input_shape, measure_complexity
 from ..baselines import PublishedResult, fair_baseline, published_results
-from ..benchmark.measure import first_line
 from ..describing import describe_blocks
-from ..errors import OptionError
+from ..errors import OptionError, first_line
 from ..loading import find_config, load_config
 from .costs import PHASES, Cost, Setting, measure_costs
-from .runs import Run, find_runs, group_runs
+from .runs import Run, find_runs, group_runs, settings_of
 
 
 class Model(NamedTuple):
@@ -28,6 +27,8 @@ class Model(NamedTuple):
             not measured.
         runs (list[list[Run]]): Its trainings, those together that differ in
             their seed alone.
+        settings (dict[str, Any]): Those of its config, as in
+            :attr:`Run.settings`.
     """
     config: str
     blocks: str = ''
@@ -35,6 +36,7 @@ class Model(NamedTuple):
     error: str = ''
     costs: dict[str, Cost] = {}
     runs: list[list[Run]] = []
+    settings: dict[str, Any] = {}
 
     @property
     def name(self) -> str:
@@ -175,6 +177,7 @@ def _describe(config: str, costs: dict[str, Cost], runs: list[Run],
               setting: Setting) -> Model:
     print(f'   parameters and FLOPs: {config}', file=sys.stderr, flush=True)
     cfg = load_config(config)
+    settings = settings_of(cfg)
     complexity, error = None, ''
     try:
         with warnings.catch_warnings():
@@ -185,4 +188,4 @@ def _describe(config: str, costs: dict[str, Cost], runs: list[Run],
     name = config_name(config)
     return Model(config, '; '.join(describe_blocks(cfg.model)), complexity,
                  error, costs,
-                 group_runs(run for run in runs if run.name == name))
+                 group_runs(run for run in runs if run.name == name), settings)

@@ -1,4 +1,5 @@
 """What trainings reached, read from the files that the runner writes."""
+import ast
 import json
 import math
 import os
@@ -115,9 +116,13 @@ def read_run(work_dir: str | Path) -> Run:
             continue
         dumped = path.with_name('config.py')
         if dumped.exists():
-            text = dumped.read_text()
+            text = dumped.read_text(errors='replace')
             began_from = settings.get('load_from')
-            settings = _read_settings(dumped)
+            try:
+                settings = parse_settings(text)
+            except ValueError as error:
+                raise ValueError(f'{dumped.name} cannot be read: {error}'
+                                 ) from error
             if settings.get('resume'):  # load_from was the checkpoint
                 settings['load_from'] = began_from
         if settings.get('resume'):
@@ -141,10 +146,8 @@ def read_run(work_dir: str | Path) -> Run:
             f'{work_dir} has no */vis_data/scalars.json of a training')
     return Run(
         train, val, work_dir, _config_name(work_dir, text),
-        settings.get('randomness.seed'), {
-            key: value for key, value in settings.items()
-            if not key.startswith(_OF_ONE_RUN)
-        }, _state(work_dir, settings, train, val))
+        settings.get('randomness.seed'), _of_all_runs(settings),
+        _state(work_dir, settings, train, val))
 
 
 def find_runs(folders: Iterable[str | Path]) -> list[Run]:
@@ -198,22 +201,34 @@ def group_runs(runs: Iterable[Run]) -> list[list[Run]]:
     return groups
 
 
-def describe_difference(run: Run, other: Run, most: int = 3) -> str:
-    """The settings of a run that another one does not have.
+def settings_of(cfg: Config) -> dict[str, Any]:
+    """The settings that a run of a config has if nothing is overridden.
 
     Args:
-        run (Run): The run to describe.
-        other (Run): What it is compared with.
-        most (int): How many settings to name. Defaults to 3.
+        cfg (Config): A config, as loaded.
+
+    Returns:
+        dict[str, Any]: As :attr:`Run.settings`.
+    """
+    return _of_all_runs(parse_settings(cfg.pretty_text))
+
+
+def describe_difference(settings: dict[str, Any], other: dict[str, Any],
+                        most: int = 3) -> str:
+    """The settings that differ from others.
+
+    Args:
+        settings (dict[str, Any]): Those of a run.
+        other (dict[str, Any]): What they are compared with.
+        most (int): How many to name. Defaults to 3.
 
     Returns:
         str: Such as ``'optim_wrapper.optimizer.lr=0.01'``.
     """
     missing = object()
-    keys = [key for key in {**other.settings, **run.settings}
-            if run.settings.get(key, missing) != other.settings.get(
-                key, missing)]
-    named = [f'{key}={run.settings.get(key)!r}' for key in keys[:most]]
+    keys = [key for key in {**other, **settings}
+            if settings.get(key, missing) != other.get(key, missing)]
+    named = [f'{key}={settings.get(key)!r}' for key in keys[:most]]
     return ', '.join(named + ['...'] * (len(keys) > most))
 
 
@@ -260,20 +275,70 @@ def _read_records(path: Path) -> list[dict]:
     for line in path.read_text().splitlines() if path.exists() else ():
         try:
             record = json.loads(line)
-        except json.JSONDecodeError:  # the run was killed while writing
+        except (ValueError, RecursionError):  # killed while writing
             continue
         if isinstance(record, dict) and 'step' in record:
             records.append(record)
     return records
 
 
-def _read_settings(path: Path) -> dict[str, Any]:
-    """A dumped config with dotted keys."""
+def parse_settings(text: str) -> dict[str, Any]:
+    """The settings of a config as the runner writes it, with dotted keys.
+
+    The text is read, never executed: a work directory may come from anybody.
+
+    Args:
+        text (str): Assignments of literals and ``dict(...)``. Of any other
+            expression the source stands for the value.
+
+    Returns:
+        dict[str, Any]: Settings by their dotted keys.
+
+    Raises:
+        ValueError: If it is no Python.
+    """
     try:
-        cfg = Config.fromfile(path, import_custom_modules=False)
-    except Exception as error:  # whatever Python may raise
-        raise ValueError(f'{path.name} cannot be read: {error!r}') from error
-    return dict(_flatten(cfg.to_dict()))
+        return dict(
+            _flatten({
+                target.id: _literal(statement.value)
+                for statement in ast.parse(text).body
+                if isinstance(statement, ast.Assign)
+                for target in statement.targets if isinstance(target, ast.Name)
+            }))
+    except (SyntaxError, RecursionError, MemoryError) as error:
+        raise ValueError(f'it is no config: {error}') from error
+
+
+def _of_all_runs(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings in which repetitions of one training agree."""
+    return {
+        key: value for key, value in settings.items()
+        if not key.startswith(_OF_ONE_RUN)
+    }
+
+
+def _literal(node: ast.expr) -> Any:
+    """The value of an expression, or its source if it is no literal."""
+    if (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+            and node.func.id == 'dict'):
+        if not node.args and all(word.arg for word in node.keywords):
+            return {word.arg: _literal(word.value) for word in node.keywords}
+        if len(node.args) == 1 and not node.keywords:  # no identifiers
+            node = node.args[0]
+    if isinstance(node, ast.Dict) and all(
+            isinstance(key, ast.Constant) for key in node.keys):
+        return {
+            key.value: _literal(value)
+            for key, value in zip(node.keys, node.values)
+        }
+    if isinstance(node, ast.List):
+        return [_literal(item) for item in node.elts]
+    if isinstance(node, ast.Tuple):
+        return tuple(map(_literal, node.elts))
+    try:
+        return ast.literal_eval(node)
+    except (ValueError, TypeError):
+        return ast.unparse(node)
 
 
 def _flatten(node: Any, key: str = '') -> Iterable[tuple[str, Any]]:
@@ -292,7 +357,9 @@ def _flatten(node: Any, key: str = '') -> Iterable[tuple[str, Any]]:
 def _config_name(work_dir: Path, text: str | None) -> str:
     """Name of the config that the runner has left in a work directory."""
     paths = sorted(work_dir.glob('*.py'))
-    same = [path for path in paths if path.read_text() == text]
+    same = [
+        path for path in paths if path.read_text(errors='replace') == text
+    ]
     return (same or paths or [work_dir])[0].name.removesuffix('.py')
 
 

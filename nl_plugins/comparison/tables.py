@@ -189,9 +189,9 @@ def _results(comparison: Comparison, group: Group) -> Table:
             for metric in metrics:
                 row += _reached(metric, runs, baseline)
             remarks = [runs[0].state]
-            first = next((r[0] for r in model.runs if r[0].settings), runs[0])
-            if runs[0].settings:
-                remarks.append(describe_difference(runs[0], first))
+            if runs[0].settings and model.settings:
+                remarks.append(
+                    describe_difference(runs[0].settings, model.settings))
             times = [run.seconds_per_iteration for run in runs if run.train]
             total = [run.training_seconds for run in runs if run.train]
             rows.append([
@@ -202,7 +202,8 @@ def _results(comparison: Comparison, group: Group) -> Table:
     return Table(
         'Trained', head, rows,
         'Mean and sample standard deviation over runs that differ in their '
-        'seed alone; gain: of the mean of the last evaluations over the '
+        'seed alone; remark: what differs from the config file; gain: of the '
+        'mean of the last evaluations over the '
         "baseline's; training: time of the iterations by the runner's own "
         'clock, without evaluations.')
 

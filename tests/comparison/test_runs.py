@@ -3,7 +3,9 @@ import math
 
 import pytest
 from comparison.recorded import train_records, write_run
+from mmengine.config import Config
 
+from nl_plugins import engine
 from nl_plugins.comparison.runs import (
     _work_dirs,
     best,
@@ -12,7 +14,9 @@ from nl_plugins.comparison.runs import (
     group_runs,
     mean_and_spread,
     read_run,
+    settings_of,
 )
+from nl_plugins.loading import load_config
 
 
 def test_a_complete_run(tmp_path):
@@ -105,6 +109,43 @@ def test_a_run_that_cannot_be_read_is_one_of_many(tmp_path):
     assert runs['b'].name == 'model'
 
 
+def test_a_config_of_a_run_is_read_and_never_executed(tmp_path):
+    folder = write_run(tmp_path / 'a', train_records((1, 2), .2))
+    harm = tmp_path / 'harm'
+    path = folder / 'config.py'
+    path.write_text(
+        f"__import__('os').mkdir({str(harm)!r})\n" + path.read_text()
+        + f"x = __import__('os').mkdir({str(harm)!r})\n"
+        f"dict(a=open({str(harm)!r}, 'w'))\n")
+    run, = find_runs([tmp_path])
+    assert not harm.exists()
+    assert run.settings['x'] == f"__import__('os').mkdir({str(harm)!r})"
+    assert run.settings['train_cfg.max_epochs'] == 2
+
+
+@pytest.mark.parametrize('text', [
+    '(' * 10**4, f'x = {"-" * 10**5}1', f'x = 1{"+1" * 10**5}',
+    'x = dict(**y)', '\0', 'x = "\\x"'])
+def test_a_config_of_a_run_may_be_anything(tmp_path, text):
+    folder = write_run(tmp_path, train_records((1, 2), .2))
+    (folder / 'config.py').write_text(text)
+    run, = find_runs([tmp_path])
+    assert 'config.py cannot be read' in run.state or 'x' in run.settings
+
+
+def test_settings_are_those_of_the_config(tmp_path):
+    cfg = Config(dict(
+        model=dict(scale=(1333, 800), rate=-1e-3, limit=float('inf'),
+                   heads=[dict(a=1), dict(b=[(1, 2)])], none=None),
+        paramwise_cfg=dict(custom_keys={'backbone.layer1': dict(lr_mult=.1)}),
+        tuple_of_one=('x', ), empty={}, nothing=[], work_dir='here'))
+    assert settings_of(cfg) == {
+        'model.scale': (1333, 800), 'model.rate': -1e-3, 'model.limit': 'inf',
+        'model.heads.0.a': 1, 'model.heads.1.b.0': (1, 2), 'model.none': None,
+        'paramwise_cfg.custom_keys.backbone.layer1.lr_mult': .1,
+        'tuple_of_one': ('x', ), 'empty': {}, 'nothing': []}
+
+
 def test_a_folder_is_searched_once_and_behind_links(tmp_path, monkeypatch):
     write_run(tmp_path / 'real' / 'a', train_records((1, 2), .2))
     (tmp_path / 'linked').mkdir()
@@ -128,7 +169,8 @@ def test_pretrained_and_not_are_different_runs(tmp_path):
             text = f'load_from = {f"{name}.pth" if number else start!r}\n'
             path.write_text(path.read_text() + text)
     one, other = group_runs(find_runs([tmp_path]))
-    assert describe_difference(*one, *other) == "load_from='weights.pth'"
+    assert describe_difference(
+        one[0].settings, other[0].settings) == "load_from='weights.pth'"
 
 
 def test_an_evaluation_may_lack_the_metric_or_be_nan(tmp_path):
@@ -162,7 +204,8 @@ def test_runs_that_differ_in_their_seed_alone_are_together(tmp_path):
     assert [[run.work_dir.name for run in g] for g in groups
             ] == [['a', 'b'], ['c'], ['d']]
     assert describe_difference(
-        groups[1][0], groups[0][0]) == 'optim_wrapper.optimizer.lr=0.2'
+        groups[1][0].settings,
+        groups[0][0].settings) == 'optim_wrapper.optimizer.lr=0.2'
 
 
 def test_metrics_nobody_knows_are_shown_as_they_are(tmp_path):
@@ -182,3 +225,15 @@ def test_a_folder_without_runs(tmp_path):
 def test_mean_and_spread():
     assert mean_and_spread([45.], 1) == '45.0'
     assert mean_and_spread([40., 50.], 1) == '45.0 ± 7.1'
+
+
+def test_what_the_command_line_changed_is_what_differs_from_the_config(toy):
+    for options, difference in ((dict(), ''), (
+            dict(optim_wrapper__optimizer__lr=.5, randomness__seed=3),
+            'optim_wrapper.optimizer.lr=0.5')):
+        cfg = toy(**options)
+        name = cfg.filename
+        engine.train(cfg)
+        run = read_run('work')
+        assert describe_difference(
+            run.settings, settings_of(load_config(name))) == difference

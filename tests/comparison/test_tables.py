@@ -87,6 +87,20 @@ def test_results_with_gain_and_unfinished_runs(comparison):
     assert broken['remark'].startswith('no run below')
 
 
+def test_remarks_are_differences_against_the_config_file(comparison):
+    # also where no run has its settings
+    first = comparison.groups[0].models[1]
+    settings = first.runs[0][0].settings
+    comparison.groups[0].models[1] = first._replace(
+        settings=settings | {'optim_wrapper.optimizer.lr': .3})
+    _, _, block, unfinished, _ = cells(comparison, 'Trained')
+    assert block['remark'] == 'optim_wrapper.optimizer.lr=0.1'
+    assert unfinished['remark'] == (
+        '1 of 2 epochs; optim_wrapper.optimizer.lr=0.1')
+    comparison.groups[0].models[1] = first._replace(settings=settings)
+    assert cells(comparison, 'Trained')[2]['remark'] == ''
+
+
 def test_what_upstream_published(comparison):
     row, = cells(comparison, 'Published by upstream for the baseline')
     assert (row['metric'], row['value']) == ('box AP', '38.2')
