@@ -1,4 +1,6 @@
 """Let the non-local blocks of a built upstream model compute as ours."""
+import logging
+
 import torch
 from mmcv import cnn
 from mmcv.cnn.bricks.non_local import _NonLocalNd
@@ -21,8 +23,9 @@ def upgrade(model: nn.Module) -> int:
     others derived from them, and MMAction2's ``NonLocalLayer`` of its LFB
     head, are left alone.
 
-    MMSegmentation's disentangled block with ``mode='gaussian'`` changes its
-    own input; the results differ there, ours are those of the formula.
+    MMSegmentation's disentangled block with ``mode='gaussian'`` subtracts the
+    mean from its own input, so no block of ours gives its results. It is left
+    alone, with a warning that names it.
 
     Args:
         model (nn.Module): A model, wrapped or not, or a block.
@@ -37,6 +40,16 @@ def upgrade(model: nn.Module) -> int:
         f'upgraded {len(found)} non-local '
         f'{"block" if len(found) == 1 else "blocks"}',
         logger='current')
+    for name, module in model.named_modules():
+        if _is_mmseg_disentangled(module) and module.mode == 'gaussian':
+            print_log(
+                f'{name or type(module).__name__} is not upgraded: '
+                "MMSegmentation's disentangled block with mode='gaussian' "
+                'ignores its temperature and subtracts the mean from its own '
+                'input. nl_plugins.DisentangledNonLocal2d follows the formula '
+                'and would give other results.',
+                logger='current',
+                level=logging.WARNING)
     return len(found)
 
 
@@ -60,10 +73,14 @@ def _replacement(module: nn.Module) -> type | None:
     for ndim in 1, 2, 3:
         if type(module) is getattr(cnn, f'NonLocal{ndim}d'):
             return getattr(blocks, f'NonLocal{ndim}d')
-    if (type(module).__name__ == 'DisentangledNonLocal2d'
-            and type(module).__module__.startswith('mmseg.')):
+    if _is_mmseg_disentangled(module) and module.mode != 'gaussian':
         return blocks.DisentangledNonLocal2d
     return None
+
+
+def _is_mmseg_disentangled(module: nn.Module) -> bool:
+    return (type(module).__name__ == 'DisentangledNonLocal2d'
+            and type(module).__module__.startswith('mmseg.'))
 
 
 def _upgrade_block(block: nn.Module) -> None:

@@ -1,5 +1,6 @@
 """Upstream's blocks in built models, replaced in place."""
 import copy
+import logging
 
 import pytest
 import torch
@@ -11,14 +12,13 @@ from mmseg.models.decode_heads.dnl_head import (
 from reference import (
     LargestTensor,
     assert_same_results,
-    in_float64,
     output_and_gradients,
     randomize,
 )
 from torch import nn
 
 import nl_plugins
-from nl_plugins import upgrade
+from nl_plugins import upgrade, upgrading
 from nl_plugins.blocks.base import MODES
 
 SHAPES = {1: (2, 12, 21), 2: (2, 12, 7, 6), 3: (2, 12, 3, 4, 6)}
@@ -73,16 +73,26 @@ def test_the_disentangled_block_of_mmseg(mode):
     assert type(block) is nl_plugins.DisentangledNonLocal2d
 
 
-def test_the_disentangled_gaussian_block_of_mmseg():
-    # It changes its own input, so it is compared with the formula; it has
-    # no temperature there.
-    block = MMSegDisentangledNonLocal2d(12, temperature=.05, mode='gaussian')
-    assert upgrade(randomize(block, .2)) == 1
-    assert block.temperature == 1
+def test_the_disentangled_gaussian_block_of_mmseg_is_refused_by_name(
+        monkeypatch):
+    # It changes its own input, so no block of ours gives its results.
+    model = nn.Sequential(
+        cnn.NonLocal2d(12),
+        MMSegDisentangledNonLocal2d(12, temperature=.05, mode='gaussian'))
+    randomize(model[1], .2)
     x = torch.randn(SHAPES[2])
-    assert_same_results(
-        output_and_gradients(block, x),
-        output_and_gradients(in_float64(block), x.double()))
+    with torch.no_grad():
+        expected = model(x.clone())
+    messages = []
+    monkeypatch.setattr(upgrading, 'print_log', lambda message, logger, level=
+                        logging.INFO: messages.append((message, level)))
+    assert upgrade(model) == 1
+    (_, _), (message, level) = messages
+    assert message.startswith("1 is not upgraded: MMSegmentation's")
+    assert level == logging.WARNING
+    assert type(model[1]) is MMSegDisentangledNonLocal2d
+    with torch.no_grad():
+        torch.testing.assert_close(model(x.clone()), expected)
 
 
 def test_no_random_numbers_are_drawn():
@@ -96,7 +106,7 @@ MODELS_OF_THE_TOOLBOXES = {
     'mmdet': (dict(type='BFP', in_channels=8, num_levels=3,
                    refine_type='non_local'), None, 1),
     'mmaction, 3d': (dict(
-        type='ResNet3d', depth=18, pretrained=None, base_channels=8,
+        type='ResNet3d', depth=18, base_channels=8,
         inflate=(1, 1, 1, 1), conv_cfg=dict(type='Conv3d'),
         non_local=((0, 0), (0, 1), (1, 0), (0, 0)),
         non_local_cfg=dict(sub_sample=True, norm_cfg=dict(type='BN3d'))),
