@@ -95,10 +95,47 @@ def draw(model: nn.Module,
                              step)
     with whole_images(model), switched_off(module):
         without = run(model, data)
+    meta = visualizer.dataset_meta
+    visualizer.dataset_meta = name_all_classes(meta, seen.result, without)
     lines = describe_change(seen.result, without,
-                            (visualizer.dataset_meta or {}).get('classes'))
+                            visualizer.dataset_meta.get('classes'))
     _draw_change(visualizer, seen, without, lines, name, step)
+    visualizer.dataset_meta = meta
     return lines
+
+
+def name_all_classes(meta: dict | None, *results: BaseDataElement) -> dict:
+    """Complete the names and colours of a dataset that names too few classes.
+
+    The head of a model may predict more classes than its dataset names.
+
+    Args:
+        meta (dict, optional): ``'classes'`` and ``'palette'``, or None.
+        results (BaseDataElement): Predictions.
+
+    Returns:
+        dict: ``meta`` with a name (``'class 3'``) and a colour for every
+        predicted class, as far as it has names and colours at all.
+    """
+    meta = dict(meta or {})
+    predicted = [
+        labels for result in results for labels in (
+            result.get('pred_instances', {}).get('labels'),
+            result.get('pred_sem_seg', {}).get('data'),
+            torch.arange(len(result.get('pred_score', ()))))
+        if labels is not None and labels.numel()
+    ]
+    number = 1 + max((int(labels.max()) for labels in predicted), default=-1)
+    if meta.get('classes'):
+        more = range(len(meta['classes']), number)
+        meta['classes'] = (*meta['classes'], *(f'class {i}' for i in more))
+    if isinstance(meta.get('palette'), (list, tuple)):
+        colours = np.random.default_rng(0).integers(0, 256, (number, 3))
+        meta['palette'] = [
+            *meta['palette'],
+            *map(tuple, colours[len(meta['palette']):].tolist())
+        ]
+    return meta
 
 
 def _panels(visualizer: Visualizer, seen: Record, point: tuple[float, float],

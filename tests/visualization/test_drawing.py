@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 from mmengine.hooks import IterTimerHook
-from mmengine.structures import BaseDataElement
+from mmengine.registry import init_default_scope
+from mmengine.structures import BaseDataElement, InstanceData
 
 from nl_plugins import AttentionVisualizationHook, NonLocal3d, engine
 from nl_plugins.demo import segmentation, video
@@ -197,3 +198,44 @@ def test_pictures_of_a_video(tmp_path):
     assert sorted(found) == ['name_change_0.png', 'name_point0_0.png']
     # frames, pairwise, unary; four frames, enlarged by two
     assert found['name_point0_0.png'].shape == (3 * (22 + 128), 4 * 256, 3)
+
+
+def test_a_dataset_may_name_fewer_classes_than_the_head_has(trained, scenes,
+                                                            tmp_path):
+    model = load_model(DNL, str(trained / 'iter_2.pth'))
+    with torch.no_grad():  # predict the last class everywhere
+        model.decode_head.conv_seg.bias[-1] += 1e6
+    image, _ = segmentation.find_queries(scenes)[0]
+    visualizer = drawing.build_visualizer(
+        model.cfg, str(tmp_path), dict(classes=('a', ), palette=[[1, 2, 3]]))
+    drawing.draw(model, sample_from_file(model.cfg, image), visualizer,
+                 'name', [(10, 20)])
+    assert visualizer.dataset_meta['classes'] == ('a', )
+    assert 'name_with_block_0.png' in pictures(tmp_path)
+
+
+def test_detections_of_a_class_without_a_name(tmp_path):
+    from mmdet.structures import DetDataSample
+    result = DetDataSample(pred_instances=InstanceData(
+        bboxes=torch.tensor([[2., 2., 30., 30.]]), scores=torch.ones(1),
+        labels=torch.tensor([3])))
+    meta = drawing.name_all_classes(
+        dict(classes=['cat', 'dog'], palette=[(1, 2, 3), (4, 5, 6)],
+             dataset_type='pets'), result)
+    assert meta['classes'] == ('cat', 'dog', 'class 2', 'class 3')
+    assert meta['palette'][:2] == [(1, 2, 3), (4, 5, 6)]
+    assert len(meta['palette']) == 4 and meta['dataset_type'] == 'pets'
+    cfg = load_config('mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py')
+    init_default_scope('mmdet')
+    visualizer = drawing.build_visualizer(cfg, str(tmp_path), meta)
+    visualizer.add_datasample('name', np.zeros((40, 40, 3), np.uint8), result,
+                              draw_gt=False)
+    assert 'name_0.png' in pictures(tmp_path)
+
+
+def test_classes_of_a_video_without_a_name():
+    result = BaseDataElement(pred_score=torch.tensor([.1, .2, .7]))
+    meta = drawing.name_all_classes(dict(classes=['run']), result, result)
+    assert records.describe_change(result, result, meta['classes'])[0] == (
+        'class class 2: 0.700 with the block, 0.700 without')
+    assert drawing.name_all_classes(None, result) == {}
