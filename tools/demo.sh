@@ -10,6 +10,7 @@ set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
+show_help "$0" "$@"
 bash "$ROOT/tools/install.sh"
 cd "$ROOT"
 # Small tensors: more threads would mostly wait for one another.

@@ -126,17 +126,23 @@ def missing(lines: list[str]) -> list[str]:
     return sorted(found)
 
 
-def is_editable() -> bool:
-    """Whether the package is installed from this very folder."""
+def editable_from() -> Path | None:
+    """The folder that the package is installed from in editable mode, if it
+    is."""
     dist = installed(NAME)
     text = dist and dist.read_text('direct_url.json')
-    if not text:
-        return False
-    origin = json.loads(text)
+    origin = json.loads(text or '{}')
+    if not origin.get('dir_info', {}).get('editable', False):
+        return None
     path = urllib.request.url2pathname(
         urllib.parse.urlparse(origin['url']).path)
-    return (origin.get('dir_info', {}).get('editable', False)
-            and Path(path).resolve() == ROOT)
+    return Path(path).resolve()
+
+
+def other_clone() -> Path | None:
+    """Another clone that the environment runs, which still exists."""
+    folder = editable_from()
+    return folder if folder not in (None, ROOT) and folder.exists() else None
 
 
 def conflicts() -> list[str]:
@@ -217,7 +223,7 @@ def problems(stack: str) -> list[str]:
     """List everything that is missing, in conflict or broken."""
     pins = read_pins(stack)
     found = missing(pins['build'] + pins['mmcv'] + pins['rest'])
-    if not is_editable():
+    if editable_from() != ROOT:
         found.append(f'{NAME}, installed from this folder')
     found += [f'mmcv without {name} beside it' for name in conflicts()]
     if installed('opencv-python') and (error := import_error('cv2')):
@@ -271,6 +277,7 @@ def main() -> None:
     commands = parser.add_subparsers(dest='command', required=True)
     commands.add_parser('check', help='the versions if all is well; else what '
                         'is missing or broken, a line each, and status 3')
+    commands.add_parser('clone', help='another clone that is installed, if so')
     commands.add_parser('conflicts', help="what fills mmcv's folder too")
     commands.add_parser('cv2', help='why cv2 cannot be imported, if so')
     commands.add_parser('opencv', help='which OpenCV is installed')
@@ -292,6 +299,7 @@ def main() -> None:
         print('\n'.join(others(args.stack)))
     else:
         error = {
+            'clone': other_clone,
             'cv2': lambda: import_error('cv2'),
             'ops': ops_error,
             'toolkit': toolkit_error

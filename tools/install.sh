@@ -23,6 +23,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 exec </dev/null
 cd "$ROOT"
 
+show_help "$0" "$@"
 choose_stack "$@"
 [ ${#arguments[@]} -eq 0 ] ||
     fail "tools/install.sh takes nothing but --stack, but got" \
@@ -275,6 +276,11 @@ print(max(1, min(free, len(os.sched_getaffinity(0)))))')
 # --- all of it --------------------------------------------------------------
 
 step "Python environment" prepare_environment
+clone=$("$python" tools/environment.py clone)
+[ -z "$clone" ] ||
+    fail "$env runs nl_plugins of another clone, $clone: use an environment" \
+        "of its own for this one, or remove that one first:" \
+        "$python -m pip uninstall nl_plugins"
 others=$("$python" tools/environment.py --stack "$stack" others)
 [ -z "$others" ] ||
     fail "$env holds ${others//$'\n'/, }, which is of another stack than" \

@@ -21,6 +21,17 @@ step() {
     printf '   took %d s\n' "$((SECONDS - start))"
 }
 
+# show_help SCRIPT ARGUMENTS...: print the comment at the top of a script and
+# stop, if --help is among its arguments.
+show_help() {
+    local script=$1
+    shift
+    if [[ " $* " == *' --help '* || " $* " == *' -h '* ]]; then
+        sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$script"
+        exit 0
+    fi
+}
+
 # choose_stack ARGUMENTS...: set stack, and arguments to what follows it.
 choose_stack() {
     stack=openmmlab

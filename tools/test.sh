@@ -6,6 +6,7 @@ set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
+show_help "$0" "$@"
 choose_stack "$@"
 bash "$ROOT/tools/install.sh" --stack "$stack"
 python=$(environment "$stack")/bin/python

@@ -79,4 +79,4 @@ optim_wrapper = dict(
             'non_local_block.conv_out.': dict(lr_mult=10.0)
         }))
 default_hooks = dict(
-    logger=dict(interval=10), checkpoint=dict(interval=8, max_keep_ckpts=1))
+    logger=dict(interval=10), checkpoint=dict(interval=8, max_keep_ckpts=2))

@@ -75,4 +75,4 @@ optim_wrapper = dict(
         }))
 default_hooks = dict(
     logger=dict(interval=20),
-    checkpoint=dict(interval=400, max_keep_ckpts=1))
+    checkpoint=dict(interval=400, max_keep_ckpts=2))

@@ -101,5 +101,5 @@ optim_wrapper = dict(
             'non_local_block.conv_out.': dict(lr_mult=10.0)
         }))
 default_hooks = dict(
-    logger=dict(interval=10), checkpoint=dict(max_keep_ckpts=1))
+    logger=dict(interval=10), checkpoint=dict(max_keep_ckpts=2))
 randomness = dict(seed=0)

@@ -3,6 +3,7 @@
 Nothing is installed: the scripts run in a copy, in an environment that sees
 the packages of this one and, before them, those that a test pretends.
 """
+import json
 import os
 import shutil
 import subprocess
@@ -33,6 +34,8 @@ class Copy:
         # An mmcv without ops; the true ones take seconds to import.
         self.write('mmcv/__init__.py', '')
         self.write('cv2.py', '')
+        # Not that of the clone that this test runs in.
+        self.pretend('nl_plugins', '0')
 
     def write(self, path, text, program=False):
         path = self.fakes / path
@@ -198,6 +201,34 @@ def test_missing_compiler(copy):
 ])
 def test_wrong_arguments(copy, arguments, words):
     assert words in copy.install(*arguments)
+
+
+@pytest.mark.parametrize('option', ['--help', '-h'])
+@pytest.mark.parametrize('script', ['demo', 'test', 'install'])
+def test_help_installs_nothing(copy, script, option):
+    shutil.rmtree(copy.root / '.venv')
+    result = copy.run('/bin/bash', f'tools/{script}.sh', option)
+    assert result.returncode == 0 and not result.stderr
+    assert f'bash tools/{script}.sh [' in result.stdout
+    assert 'set -e' not in result.stdout
+    assert not copy.root.joinpath('.venv').exists()
+
+
+def test_another_clone_in_the_environment_is_named(copy):
+    other = copy.fakes / 'another clone'
+    other.mkdir()
+    origin = copy.write('nl_plugins-0.dist-info/direct_url.json', json.dumps(
+        dict(url=other.as_uri(), dir_info=dict(editable=True))))
+    env = dict(VIRTUAL_ENV=str(copy.root / '.venv'))
+    line = copy.install(*STACK, **env)
+    assert f'runs nl_plugins of another clone, {other}' in line
+    assert 'pip uninstall nl_plugins' in line
+    other.rmdir()  # gone: nobody needs it
+    assert not copy.environment('clone').stdout.strip()
+    origin.write_text(json.dumps(
+        dict(url=copy.root.as_uri(), dir_info=dict(editable=True))))
+    assert not copy.environment('clone').stdout.strip()
+    assert 'installed from this folder' not in copy.environment('check').stdout
 
 
 @pytest.mark.parametrize('stack, name', [
