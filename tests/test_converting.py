@@ -10,7 +10,7 @@ from nl_plugins.errors import CheckpointMismatchError
 NON_LOCAL = dict(sub_sample=True, norm_cfg=dict(type='BN3d'))
 BLOCK = dict(type='nl_plugins.NonLocal3d', **NON_LOCAL)
 RESNET3D = dict(
-    type='ResNet3d', depth=50, pretrained=None, base_channels=8,
+    type='ResNet3d', depth=50, base_channels=8,
     conv1_kernel=(3, 7, 7), norm_eval=False)
 TSM = dict(type='ResNetTSM', depth=50, num_segments=4)
 STAGES = ((0, 0, 0), (0, 1, 0, 1), (0, 1, 0, 1, 0, 1), (0, 0, 0))

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import cv2
+import hub
 import numpy as np
 from mmdet.datasets import CocoDataset
 
@@ -24,7 +25,6 @@ SMALL_MASK_RCNN = {
     'model.backbone.base_channels': 8,
     'model.backbone.frozen_stages': -1,
     'model.backbone.norm_eval': False,
-    'model.backbone.init_cfg': None,
     'model.neck.in_channels': [8, 16, 32, 64],
     'model.neck.out_channels': 16,
     'model.rpn_head.in_channels': 16,
@@ -111,6 +111,15 @@ def _shape(rng: np.random.Generator, category: int, size: int) -> np.ndarray:
             [x, y], dtype=np.int32)
     return cv2.ellipse2Poly((int(x + width // 2), int(y + height // 2)),
                             (int(width // 2), int(height // 2)), 0, 0, 360, 30)
+
+
+def write_pretrained(home: Path) -> None:
+    """Write the pretrained file of the small Mask R-CNN.
+
+    Args:
+        home (Path): Folder that TORCH_HOME names.
+    """
+    hub.write(home, 'torchvision://resnet50', hub.resnet(18, width=8, stem=8))
 
 
 def data_options(root: Path, size: int = 64) -> dict:

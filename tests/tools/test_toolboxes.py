@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import cv2
+import hub
 import numpy as np
 import pytest
 
@@ -17,7 +18,6 @@ SEGMENTATION = f"""
 _base_ = 'mmseg::fcn/fcn_r50-d8_4xb2-40k_cityscapes-512x1024.py'
 custom_imports = dict(imports=['nl_plugins'], allow_failed_imports=False)
 model = dict(
-    pretrained=None,
     data_preprocessor=dict(size=(32, 32)),
     backbone=dict(
         type='nl_plugins.WithBlocks',
@@ -52,7 +52,6 @@ model = dict(
         type='nl_plugins.WithBlocks',
         base='ResNet3dSlowOnly',
         depth=50,
-        pretrained=None,
         base_channels=4,
         conv1_kernel=(1, 7, 7),
         inflate=(0, 0, 1, 1),
@@ -91,7 +90,8 @@ def run_tool(folder: Path, tool: str, *arguments: str) -> None:
     process = subprocess.run(
         [sys.executable, TOOLS / tool, 'config.py', *arguments],
         cwd=folder,
-        env=os.environ | {'OMP_NUM_THREADS': '1'},
+        env=os.environ | {
+            'OMP_NUM_THREADS': '1', 'TORCH_HOME': str(folder)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True)
@@ -106,6 +106,9 @@ def noise(shape: tuple[int, ...], high: int = 256) -> np.ndarray:
 def cityscapes(tmp_path) -> Path:
     """Two pictures of noise, laid out like Cityscapes, and their config."""
     (tmp_path / 'config.py').write_text(SEGMENTATION)
+    # of the published name, as narrow as the model
+    hub.write(tmp_path, 'open-mmlab://resnet50_v1c',
+              hub.resnet(18, deep_stem=True, width=8, stem=8))
     for kind in 'images', 'labels':
         (tmp_path / 'cityscapes' / kind).mkdir(parents=True)
     for name in 'a', 'b':

@@ -34,6 +34,7 @@ def folder(tmp_path_factory) -> Path:
     """A folder with the dataset and a config of Mask R-CNN with a block."""
     folder = tmp_path_factory.mktemp('tools')
     tiny_coco.write(folder / 'coco')
+    tiny_coco.write_pretrained(folder)
     (folder / 'nl.py').write_text(CONFIG)
     return folder
 
@@ -55,6 +56,7 @@ def start(arguments: list[str], folder: Path) -> subprocess.Popen:
         cwd=folder,
         env=os.environ | {
             'OMP_NUM_THREADS': '1',
+            'TORCH_HOME': str(folder),
             # The scripts run the Python of the active environment.
             'PATH': os.pathsep.join(
                 [str(Path(sys.executable).parent), os.environ['PATH']]),
