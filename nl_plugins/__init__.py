@@ -9,27 +9,31 @@ from typing import Any
 
 from . import compat, functional
 from .blocks import (
-                     DisentangledNonLocal1d,
-                     DisentangledNonLocal2d,
-                     DisentangledNonLocal3d,
-                     NonLocal1d,
-                     NonLocal2d,
-                     NonLocal3d,
+    DisentangledNonLocal1d,
+    DisentangledNonLocal2d,
+    DisentangledNonLocal3d,
+    NonLocal1d,
+    NonLocal2d,
+    NonLocal3d,
 )
+from .checkpoints.load import explain_refusals
+from .checkpoints.upgrade import UpgradeNonLocalHook, upgrade
+from .engine.config import load_config, name_own_configs
 from .insertion import WithBlocks
 from .registry import HOOKS, LAZY, MODELS
-from .upgrading import UpgradeNonLocalHook, upgrade
 from .visualization.hook import AttentionVisualizationHook
 
 __version__ = '0.1.0'
 
 compat.install()
+explain_refusals()
+name_own_configs()
 
 __all__ = [
     'AttentionVisualizationHook', 'DisentangledNonLocal1d',
     'DisentangledNonLocal2d', 'DisentangledNonLocal3d', 'HOOKS', 'MODELS',
     'NonLocal1d', 'NonLocal2d', 'NonLocal3d', 'UpgradeNonLocalHook',
-    'WithBlocks', 'functional', 'upgrade'
+    'WithBlocks', 'functional', 'load_config', 'upgrade'
 ]
 
 

@@ -10,7 +10,7 @@ from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import Registry
 
 #: What needs a toolbox, by the module that registers it when it is used.
-LAZY = dict(NLHead='heads', DNLHead='heads')
+LAZY = dict.fromkeys(('NLHead', 'DNLHead'), 'toolboxes.mmseg_heads')
 
 
 class _LazyRegistry(Registry):

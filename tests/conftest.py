@@ -9,7 +9,14 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from toy_run import TOY
 
-from nl_plugins import engine, loading
+from nl_plugins import engine
+from nl_plugins.engine import config as loading
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with what takes long, so that no worker waits for it at the end.
+    """
+    items.sort(key=lambda item: item.get_closest_marker('slow') is None)
 
 
 @pytest.fixture(autouse=True)

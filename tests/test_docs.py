@@ -13,7 +13,7 @@ from mmengine.registry import MODELS, init_default_scope
 from nl_plugins import MODELS as NL_MODELS
 from nl_plugins import upgrade
 from nl_plugins.blocks.base import NonLocalBlock
-from nl_plugins.loading import load_config
+from nl_plugins.engine.config import load_config
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([

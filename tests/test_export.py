@@ -13,6 +13,8 @@ from torch.utils.checkpoint import checkpoint
 import nl_plugins
 from nl_plugins.blocks.base import MODES
 
+pytestmark = pytest.mark.slow
+
 BLOCKS = [
     *(('NonLocal2d', dict(mode=mode)) for mode in MODES),
     ('NonLocal2d', dict(sub_sample=True, num_heads=2)),

@@ -12,7 +12,9 @@ from mmdet.datasets import CocoDataset
 from mmengine.logging import HistoryBuffer
 from mmengine.registry import MODELS, init_default_scope
 
-from nl_plugins.loading import load_config
+from nl_plugins.engine.config import load_config
+
+pytestmark = pytest.mark.slow
 
 # Of upstream, about what the examples leave out.
 pytestmark = pytest.mark.filterwarnings('ignore::UserWarning')

@@ -7,11 +7,11 @@ from pathlib import Path
 import mmcv
 import torch
 
-from nl_plugins import command_line
-from nl_plugins.benchmark.forms import compare_forms
-from nl_plugins.benchmark.measure import BLOCKS, DTYPES, Case, compare
-from nl_plugins.benchmark.models import compare_models
-from nl_plugins.benchmark.output import plot, to_markdown, write_csv
+from nl_plugins.analysis.benchmark.forms import compare_forms
+from nl_plugins.analysis.benchmark.measure import BLOCKS, DTYPES, Case, compare
+from nl_plugins.analysis.benchmark.models import compare_models
+from nl_plugins.analysis.benchmark.output import plot, to_markdown, write_csv
+from nl_plugins.engine import command_line
 
 
 def parse_args() -> argparse.Namespace:

@@ -6,9 +6,9 @@ runs.
 import argparse
 from pathlib import Path
 
-from nl_plugins import command_line
-from nl_plugins.comparison import models, page, tables
-from nl_plugins.comparison.costs import Setting
+from nl_plugins.analysis.comparison import models, page, tables
+from nl_plugins.analysis.comparison.costs import Setting
+from nl_plugins.engine import command_line
 
 
 def parse_args() -> argparse.Namespace:

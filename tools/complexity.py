@@ -3,8 +3,8 @@ import argparse
 
 from terminaltables import GithubFlavoredMarkdownTable
 
-from nl_plugins import command_line, loading
-from nl_plugins.analysis import measure_complexity
+from nl_plugins.analysis.complexity import measure_complexity
+from nl_plugins.engine import command_line, load_config
 
 
 def parse_args() -> argparse.Namespace:
@@ -25,7 +25,7 @@ def main() -> None:
         first = None
         for name in args.configs:
             found = measure_complexity(
-                loading.load_config(name), args.shape)
+                load_config(name), args.shape)
             first = first or found
             rows.append([
                 name.rpartition('/')[2].removesuffix('.py'),

@@ -8,12 +8,12 @@ import argparse
 from pathlib import Path
 
 import torch
-from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import CheckpointLoader
-from torch import nn
 
-from nl_plugins import caffe2, checks, command_line, loading
-from nl_plugins.converting import convert
+from nl_plugins.checkpoints import caffe2
+from nl_plugins.checkpoints.convert import convert
+from nl_plugins.checkpoints.load import check_checkpoint
+from nl_plugins.engine import build_model, command_line, load_config
 from nl_plugins.errors import CheckpointMismatchError, CheckpointNotFoundError
 
 
@@ -33,19 +33,13 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def build_model(config: str) -> nn.Module:
-    """The model of a config, without its pretrained weights."""
-    cfg = loading.load_config(config)
-    init_default_scope(cfg.get('default_scope') or 'mmengine')
-    return MODELS.build(cfg.model)
-
-
 def main() -> None:
     args = parse_args()
     with command_line.clear_errors():
-        checks.check_checkpoint(args.checkpoint)
-        target = build_model(args.config)
-        source = build_model(args.source) if args.source else None
+        check_checkpoint(args.checkpoint)
+        target, source = (
+            build_model(load_config(config)) if config else None
+            for config in (args.config, args.source))
         if args.checkpoint.endswith('.pkl'):
             if '://' in args.checkpoint:
                 raise CheckpointNotFoundError(

@@ -11,17 +11,13 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from demo import detection, report, segmentation, video
+from demo.report import DETECTION, SEGMENTATION, VIDEO
 from mmengine.runner import find_latest_checkpoint
 from torch import nn
 
-from nl_plugins.comparison.runs import (
-    DETECTION,
-    SEGMENTATION,
-    VIDEO,
-    Metric,
-    Run,
-)
-from nl_plugins.demo import detection, report, segmentation, video
+from nl_plugins.analysis.comparison.runs import Run
+from nl_plugins.toolboxes import Metric
 from nl_plugins.visualization.attention_maps import draw_attention
 from nl_plugins.visualization.clips import draw_clip_attention
 from nl_plugins.visualization.predictions import draw_predictions

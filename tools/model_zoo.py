@@ -3,8 +3,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from nl_plugins import command_line
-from nl_plugins.model_zoo import stale_files, write_files
+from nl_plugins.engine import command_line
+from nl_plugins.zoo.model_zoo import stale_files, write_files
 
 ROOT = Path(__file__).resolve().parents[1]
 

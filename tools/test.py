@@ -2,7 +2,8 @@
 import argparse
 import os
 
-from nl_plugins import command_line, engine, loading
+from nl_plugins import engine
+from nl_plugins.engine import command_line
 
 
 def parse_args() -> argparse.Namespace:
@@ -47,7 +48,7 @@ def main() -> None:
     args = parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     with command_line.clear_errors():
-        cfg = loading.load_config(args.config, args.cfg_options, args.work_dir,
+        cfg = engine.load_config(args.config, args.cfg_options, args.work_dir,
                                  args.launcher)
         engine.test(cfg, args.checkpoint, args.out, args.show, args.show_dir,
                     args.wait_time, args.tta, args.upgrade)

@@ -13,5 +13,9 @@ python=$(environment "$stack")/bin/python
 cd "$ROOT"
 step "Style (ruff)" "$python" -m ruff check .
 printf '== Tests (pytest)\n'
-# pytest's closing line names the result and the time.
-exec "$python" -m pytest "${arguments[@]}"
+# One worker a core, each with one thread. pytest's closing line names the
+# result and the time.
+workers=$(nproc)
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+exec "$python" -m pytest -n "$((workers < 4 ? workers : 4))" \
+    --dist loadgroup "${arguments[@]}"

@@ -6,7 +6,7 @@ recognizer with a non-local block of this package or of upstream.
 import argparse
 from pathlib import Path
 
-from nl_plugins import command_line
+from nl_plugins.engine import command_line
 from nl_plugins.visualization.drawing import build_visualizer, draw
 from nl_plugins.visualization.records import choose_block, find_blocks
 from nl_plugins.visualization.samples import load_model, sample_from_file

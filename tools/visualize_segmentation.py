@@ -5,7 +5,7 @@ The images are those that the first model is tested on.
 import argparse
 from pathlib import Path
 
-from nl_plugins import checks, command_line, loading
+from nl_plugins.engine import checks, command_line, load_config
 from nl_plugins.errors import OptionError
 from nl_plugins.visualization import attention_maps, predictions
 from nl_plugins.visualization.records import find_blocks
@@ -59,7 +59,7 @@ def main() -> None:
             raise OptionError('each --model needs a name of its own, but got '
                               + ', '.join(names))
         for _, config, _ in args.models:
-            checks.check_datasets(loading.load_config(config), 'test')
+            checks.check_datasets(load_config(config), 'test')
         models = {
             name: load_model(config, checkpoint, args.device)
             for name, config, checkpoint in args.models

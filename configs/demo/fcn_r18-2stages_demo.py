@@ -1,5 +1,5 @@
 # FCN made small enough to train in minutes on two CPU cores, for the data set
-# of nl_plugins.demo.segmentation. With two ResNet stages it cannot see as far
+# of tools/demo/segmentation.py. With two ResNet stages it cannot see as far
 # as the lamp that names a shape.
 _base_ = 'mmseg::fcn/fcn_r50-d8_4xb2-40k_cityscapes-512x1024.py'
 custom_imports = dict(imports=['nl_plugins'], allow_failed_imports=False)

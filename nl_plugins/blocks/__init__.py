@@ -1,8 +1,8 @@
 """The blocks: modules that hold the weights and call the functional form."""
 from .disentangled import (
-                           DisentangledNonLocal1d,
-                           DisentangledNonLocal2d,
-                           DisentangledNonLocal3d,
+    DisentangledNonLocal1d,
+    DisentangledNonLocal2d,
+    DisentangledNonLocal3d,
 )
 from .non_local import NonLocal1d, NonLocal2d, NonLocal3d
 

@@ -4,15 +4,16 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.dataset import Compose
-from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import DATASETS, MODELS, init_default_scope
+from mmengine.registry import DATASETS, init_default_scope
 from mmengine.runner import CheckpointLoader
 from torch import nn
 
-from ..checks import check_checkpoint, check_fit
+from ..checkpoints.load import check_checkpoint, check_fit
+from ..checkpoints.upgrade import upgrade
+from ..engine.config import build_model, load_config
 from ..errors import OptionError
-from ..loading import inner_dataset, load_config, toolbox
-from ..upgrading import upgrade
+from ..toolboxes import toolbox_of
+from ..toolboxes.base import dataset_with_pipeline
 
 
 def load_model(config: str, checkpoint: str, device: str = 'cpu') -> nn.Module:
@@ -36,8 +37,7 @@ def load_model(config: str, checkpoint: str, device: str = 'cpu') -> nn.Module:
     """
     check_checkpoint(checkpoint)
     cfg = load_config(config)
-    init_default_scope(toolbox(cfg))
-    model = revert_sync_batchnorm(MODELS.build(cfg.model))
+    model = build_model(cfg)
     content = CheckpointLoader.load_checkpoint(checkpoint, 'cpu')
     check_fit(model, content, checkpoint, config)
     upgrade(model)
@@ -64,14 +64,8 @@ def sample_from_file(cfg: Config, path: str | Path) -> dict[str, Any]:
     """
     if not Path(path).is_file():
         raise OptionError(f"there is no file '{path}'")
-    scope = toolbox(cfg)
-    init_default_scope(scope)
-    if scope == 'mmaction':
-        info = dict(
-            filename=str(path), label=-1, start_index=0, modality='RGB')
-    else:
-        info = dict(img_path=str(path), img_id=0, reduce_zero_label=False,
-                    seg_fields=[], instances=[])
+    toolbox = toolbox_of(cfg)
+    init_default_scope(toolbox.name)
     # A file has no annotations.
     pipeline = [transform for transform in _dataset(cfg).get('pipeline', ())
                 if 'Annotations' not in str(transform['type'])]
@@ -80,17 +74,17 @@ def sample_from_file(cfg: Config, path: str | Path) -> dict[str, Any]:
                           'pipeline for a single file')
     pipeline = Compose(pipeline)
     try:
-        return pipeline(info)
+        return pipeline(toolbox.file_info(Path(path)))
     except Exception as error:  # whatever a decoder may raise
-        kind = 'a video' if scope == 'mmaction' else 'an image'
         reason = (str(error).strip().splitlines() or [repr(error)])[-1]
         raise OptionError(
-            f'{path} cannot be read as {kind}: {reason}') from error
+            f'{path} cannot be read as {toolbox.file_kind}: {reason}'
+        ) from error
 
 
 def _dataset(cfg: Config) -> dict:
     """Config of the data set that a model is tested on."""
-    return inner_dataset(
+    return dataset_with_pipeline(
         (cfg.get('test_dataloader') or {}).get('dataset', {}))
 
 

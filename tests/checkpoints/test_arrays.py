@@ -12,7 +12,7 @@ from mmengine.logging import HistoryBuffer
 from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 from mmengine.runner import CheckpointLoader
 
-from nl_plugins import caffe2
+from nl_plugins.checkpoints import caffe2
 from nl_plugins.checkpoints.arrays import LoadedArray
 from nl_plugins.errors import CheckpointReadError
 

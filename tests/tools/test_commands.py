@@ -18,7 +18,9 @@ import pytest
 import tiny_coco
 import torch
 
-from nl_plugins.loading import load_config
+from nl_plugins.engine.config import load_config
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 PAGES = 'README.md', 'docs/getting_started.md'

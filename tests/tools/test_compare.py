@@ -3,7 +3,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from comparison.recorded import train_records, write_run
+from analysis.comparison.recorded import train_records, write_run
 
 CONFIGS = Path(__file__).parents[2] / 'configs' / 'demo'
 

@@ -11,6 +11,8 @@ import hub
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.slow
+
 TOOLS = Path(__file__).parents[2] / 'tools'
 BLOCK = "dict(type='nl_plugins.NonLocal{}d', after='layer4.-1')"
 

@@ -13,7 +13,10 @@ import pytest
 import tiny_coco
 import torch
 
-from nl_plugins import engine, loading
+from nl_plugins import engine
+from nl_plugins.engine import config as loading
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group('train_test')]
 
 REPOSITORY = Path(__file__).parents[2]
 TOOLS = REPOSITORY / 'tools'

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from nl_plugins.loading import load_config
+from nl_plugins.engine.config import load_config
 from nl_plugins.registry import MODELS
 
 CONFIG = Path(__file__).parents[2] / (

@@ -4,10 +4,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from demo import detection, scene
 from PIL import Image
 
 from nl_plugins import DisentangledNonLocal2d
-from nl_plugins.demo import detection, scene
 from nl_plugins.visualization import attention_maps as drawing
 
 CONFIGS = Path(__file__).parents[2] / 'configs' / 'demo'
@@ -86,9 +86,8 @@ def test_picture_has_a_row_per_query_and_a_panel_per_map(
 
 def test_a_window_that_slides_is_not_taken_for_the_image(tmp_path):
     # The window alone would show the map of its own corner.
+    from demo import segmentation
     from mmseg.apis import init_model
-
-    from nl_plugins.demo import segmentation
     segmentation.generate_dataset(tmp_path, 2, 2)
     image, query = segmentation.find_queries(tmp_path)[0]
     model = init_model(

@@ -4,11 +4,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from demo import video
 from mmengine.config import Config
 from PIL import Image
 
 from nl_plugins import NonLocal3d
-from nl_plugins.demo import video
 from nl_plugins.errors import OptionError
 from nl_plugins.visualization import clips
 

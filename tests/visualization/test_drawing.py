@@ -6,14 +6,14 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from demo import segmentation, video
 from mmengine.hooks import IterTimerHook
 from mmengine.registry import init_default_scope
 from mmengine.structures import BaseDataElement, InstanceData
 
 from nl_plugins import AttentionVisualizationHook, NonLocal3d, engine
-from nl_plugins.demo import segmentation, video
+from nl_plugins.engine.config import load_config
 from nl_plugins.errors import OptionError
-from nl_plugins.loading import load_config
 from nl_plugins.visualization import drawing, hook, records
 from nl_plugins.visualization.samples import load_model, sample_from_file
 

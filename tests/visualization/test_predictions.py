@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from demo import segmentation
 from mmengine.config import Config
 from mmseg.apis import init_model
 from PIL import Image
 
-from nl_plugins.demo import segmentation
 from nl_plugins.errors import OptionError
 from nl_plugins.visualization import predictions
 

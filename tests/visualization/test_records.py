@@ -137,7 +137,7 @@ def upstream(tmp_path_factory):
         "model = dict(decode_head=dict(_delete_=True, type='NLHead', "
         "in_channels=64, in_index=0, channels=64, num_classes=19, "
         "concat_input=False, align_corners=False))\n")
-    from nl_plugins.loading import load_config
+    from nl_plugins.engine.config import load_config
     model = MODELS.build(load_config(str(config)).model)
     torch.save(dict(state_dict=model.state_dict()), folder / 'model.pth')
     return str(config), str(folder / 'model.pth')

@@ -1,0 +1,1 @@
+"""What models cost, what they reached, and the comparison of both."""

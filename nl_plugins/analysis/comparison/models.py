@@ -1,0 +1,191 @@
+"""Everything that is known of some models and their baselines."""
+import sys
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ...engine.config import find_config, load_config
+from ...errors import OptionError, first_line
+from ..baselines import PublishedResult, fair_baseline, published_results
+from ..complexity import Complexity, input_shape, measure_complexity
+from ..describe import describe_blocks
+from .costs import PHASES, Cost, Setting, measure_costs
+from .runs import Run, find_runs, group_runs, settings_of
+
+
+class Model(NamedTuple):
+    """What is known of a model.
+
+    Attributes:
+        config (str): Path or name of its config.
+        blocks (str): Its blocks and their places.
+        complexity (Complexity, optional): Its parameters and FLOPs, None if
+            they could not be counted.
+        error (str): Why they could not, ``''`` if they could.
+        costs (dict[str, Cost]): What it takes, by phase; empty if that was
+            not measured.
+        runs (list[list[Run]]): Its trainings, those together that differ in
+            their seed alone.
+        settings (dict[str, Any]): Those of its config, as in
+            :attr:`Run.settings`.
+    """
+    config: str
+    blocks: str = ''
+    complexity: Complexity | None = None
+    error: str = ''
+    costs: dict[str, Cost] = {}
+    runs: list[list[Run]] = []
+    settings: dict[str, Any] = {}
+
+    @property
+    def name(self) -> str:
+        """Name of the config without folder and suffix."""
+        return config_name(self.config)
+
+    @property
+    def all_runs(self) -> list[Run]:
+        """Its trainings, one after the other."""
+        return [run for runs in self.runs for run in runs]
+
+
+class Group(NamedTuple):
+    """Models of one baseline.
+
+    Attributes:
+        models (list[Model]): The baseline first.
+        published (list[PublishedResult]): What upstream published for the
+            baseline.
+    """
+    models: list[Model]
+    published: list[PublishedResult]
+
+
+class Comparison(NamedTuple):
+    """The models that were named, and runs of others.
+
+    Attributes:
+        groups (list[Group]): One for each baseline.
+        setting (Setting): How they were measured.
+        searched (list[str]): Folders of work directories.
+        other_runs (list[Run]): Runs that were found there, but belong to
+            none of the models.
+    """
+    groups: list[Group]
+    setting: Setting
+    searched: list[str]
+    other_runs: list[Run]
+
+
+def config_name(config: str) -> str:
+    """Name of a config without folder, toolbox and suffix."""
+    return config.rpartition('/')[2].rpartition('::')[2].removesuffix('.py')
+
+
+def compare(configs: Sequence[str],
+            baseline: str | None = None,
+            work_dirs: Sequence[str] = (),
+            setting: Setting | None = None) -> Comparison:
+    """Find out everything about some models and their baselines.
+
+    What fails for one model, such as counting its FLOPs, is kept as its
+    error, and the others go on.
+
+    Args:
+        configs (Sequence[str]): Paths or names of configs.
+        baseline (str, optional): What all of them are compared with.
+            Defaults to None: for each one the upstream config that it
+            inherits from, see :func:`nl_plugins.baselines.fair_baseline`.
+        work_dirs (Sequence[str]): Folders below which their trainings are
+            looked for. Defaults to none.
+        setting (Setting, optional): How time and memory are measured; with
+            ``repeats=0`` they are not. Defaults to None, the defaults of
+            :class:`Setting`.
+
+    Returns:
+        Comparison: What was found.
+
+    Raises:
+        ConfigNotFoundError: There is no such config.
+        ToolboxNotInstalledError: The toolbox of one cannot be imported.
+        OptionError: A config inherits from none of a toolbox and no
+            baseline is given, two configs have one name, the size of an
+            input is unknown, or a folder does not exist.
+    """
+    setting = setting or Setting()
+    for folder in work_dirs:
+        if not Path(folder).is_dir():
+            raise OptionError(f"there is no folder '{folder}' of runs")
+    by_baseline = _by_baseline(configs, baseline)
+    _check_names([c for names in by_baseline.values() for c in names])
+    # Before anything long begins.
+    for config in {c for names in by_baseline.values() for c in names}:
+        cfg = load_config(config)
+        if 'model' not in cfg:
+            raise OptionError(f'{config} has no model')
+        input_shape(cfg, setting.shape)
+
+    runs = find_runs(work_dirs)
+    groups = []
+    for first, names in by_baseline.items():
+        costs = {config: {} for config in names}
+        for phase in PHASES if setting.repeats else ():
+            for config, cost in zip(names,
+                                    measure_costs(names, phase, setting)):
+                costs[config][phase] = cost
+        groups.append(
+            Group([_describe(config, costs[config], runs, setting)
+                   for config in names], published_results(first)))
+    known = {model.name for group in groups for model in group.models}
+    return Comparison(groups, setting, list(work_dirs),
+                      [run for run in runs if run.name not in known])
+
+
+def _by_baseline(configs: Sequence[str],
+                 baseline: str | None) -> dict[str, list[str]]:
+    """The configs of each baseline, which is the first of them."""
+    files = {}
+
+    def spell(config: str) -> str:
+        # One file may be written in several ways.
+        return files.setdefault(find_config(config).resolve(), config)
+
+    groups = {}
+    for config in dict.fromkeys(map(spell, configs)):
+        first = baseline or fair_baseline(config)
+        if first is None:
+            raise OptionError(
+                f'{config} inherits from no config of a toolbox: name its '
+                'baseline with --baseline')
+        group = groups.setdefault(spell(first), [spell(first)])
+        if config not in group:
+            group.append(config)
+    return groups
+
+
+def _check_names(configs: Iterable[str]) -> None:
+    """Runs are recognized by the names of their configs."""
+    by_name = {}
+    for config in configs:
+        other = by_name.setdefault(config_name(config), config)
+        if other != config:
+            raise OptionError(f'{other} and {config} have the same name: '
+                              'their runs could not be told apart')
+
+
+def _describe(config: str, costs: dict[str, Cost], runs: list[Run],
+              setting: Setting) -> Model:
+    print(f'   parameters and FLOPs: {config}', file=sys.stderr, flush=True)
+    cfg = load_config(config)
+    settings = settings_of(cfg)
+    complexity, error = None, ''
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            complexity = measure_complexity(cfg, setting.shape)
+    except Exception as failure:  # whatever a model may raise
+        error = first_line(failure)
+    name = config_name(config)
+    return Model(config, '; '.join(describe_blocks(cfg.model)), complexity,
+                 error, costs,
+                 group_runs(run for run in runs if run.name == name), settings)

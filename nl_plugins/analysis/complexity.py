@@ -1,0 +1,105 @@
+"""Parameters and FLOPs of whole models, at the size of their input."""
+from typing import Any, NamedTuple
+
+import torch
+from mmengine.analysis import FlopAnalyzer
+from mmengine.config import Config
+from torch import Tensor, nn
+
+from ..engine.config import build_model
+from ..errors import OptionError
+from ..toolboxes import toolbox_of
+from .weights import draw_weights
+
+
+class Complexity(NamedTuple):
+    """What a model costs.
+
+    Attributes:
+        parameters (int): Their number.
+        flops (int): Of one forward without post-processing, one
+            multiplication with its addition counting as one.
+        shape (tuple[int, ...]): Of the input: frames (of video), height and
+            width.
+    """
+    parameters: int
+    flops: int
+    shape: tuple[int, ...]
+
+
+def measure_complexity(cfg: Config,
+                       shape: tuple[int, ...] | None = None) -> Complexity:
+    """Count what a model of the toolboxes costs.
+
+    Args:
+        cfg (Config): Config of a recognizer, segmentor or detector.
+        shape (tuple[int, ...], optional): Sizes of the input after its
+            channels. Defaults to None: the clips or crops of training, for
+            detection what images are resized to.
+
+    Returns:
+        Complexity: What it costs.
+
+    Raises:
+        OptionError: If the config's input has another number of sizes, or
+            the config does not say what it is.
+    """
+    toolbox = toolbox_of(cfg)
+    shape = input_shape(cfg, shape)
+    model = build_model(cfg)
+    draw_weights(model)
+    model.eval()
+    batch = toolbox.batch(model, shape, 1)
+    x = torch.zeros_like(torch.stack(batch['inputs']), dtype=torch.float32)
+    options = dict(mode='tensor', data_samples=batch['data_samples'],
+                   **toolbox.tensor_options)
+    with torch.no_grad():
+        analyzer = FlopAnalyzer(_Forward(model, options), x)
+        # What works on single elements is not counted; losses do not run.
+        flops = analyzer.unsupported_ops_warnings(
+            False).uncalled_modules_warnings(False).total()
+    parameters = sum(p.numel() for p in model.parameters())
+    return Complexity(parameters, flops, shape)
+
+
+class _Forward(nn.Module):
+    """A model that runs with an image alone."""
+
+    def __init__(self, model: nn.Module, options: dict[str, Any]) -> None:
+        super().__init__()
+        self.model, self.options = model, options
+
+    def forward(self, x: Tensor) -> Any:
+        return self.model(x, **self.options)
+
+
+def input_shape(cfg: Config,
+                shape: tuple[int, ...] | None = None) -> tuple[int, ...]:
+    """The size of a model's input.
+
+    Args:
+        cfg (Config): Config of a recognizer, segmentor or detector.
+        shape (tuple[int, ...], optional): What the user wants. Defaults to
+            None: what the model is trained on, or tested if there is no
+            training.
+
+    Returns:
+        tuple[int, ...]: Frames (of video), height and width.
+
+    Raises:
+        OptionError: If the config's input has another number of sizes, or
+            the config does not say what it is.
+    """
+    toolbox = toolbox_of(cfg)
+    if shape is None:
+        try:
+            return toolbox.input_shape(cfg)
+        except (AttributeError, LookupError, StopIteration,
+                TypeError) as error:
+            raise OptionError(
+                f'{cfg.filename} does not say the size of its input: give it '
+                'as --shape') from error
+    if len(shape) != toolbox.sizes.count('x') + 1:
+        raise OptionError(f'the input of {cfg.filename} is {toolbox.sizes}, '
+                          f'but got {"x".join(map(str, shape))}')
+    return tuple(shape)

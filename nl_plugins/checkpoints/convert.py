@@ -1,0 +1,200 @@
+"""Bring the parameters of one model into another that computes the same."""
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+
+import torch
+from mmcv.cnn.bricks.non_local import _NonLocalNd
+from torch import Tensor, nn
+
+from ..errors import CheckpointMismatchError
+from ..insertion import position_of
+from .load import check_fit
+
+#: ``eps`` of PyTorch's batch norms.
+EPS = 1e-5
+#: What decides what a block computes, and what it is where a block has no
+#: such attribute.
+_OPTIONS = dict(
+    mode=None, use_scale=True, sub_sample=False, axes='spacetime',
+    group_size=None, num_heads=1, temperature=None, terms=None,
+    coupling=None, whiten=None)
+#: Blocks that were added to a module which runs without them.
+_CHILD = re.compile(r'non_local_block(?:_\d+)?')
+#: MMAction2's modules that wrap a layer put one of these into its keys.
+_WRAPPERS = re.compile(r'\.(net|block)(?=\.)')
+
+
+def convert(state_dict: Mapping[str, Tensor], target: nn.Module,
+            source: nn.Module | None = None, name: str = 'the checkpoint',
+            config: str = 'the target') -> dict[str, Tensor]:
+    """Convert a state dict to the keys and shapes of another model.
+
+    Models differ in how they name the same place: upstream's ``non_local=``
+    makes a block part of the residual block before it, MMAction2's TSM wraps
+    both, and :func:`nl_plugins.WithBlocks` can put it before a module or
+    after another. Convolutions of one frame fit two dimensions and three. The
+    norm of a block's output layer is folded into it where the target has
+    none, and one that does nothing is made where the source has none. Parts
+    of the target that the state dict has nothing of, such as the classifier,
+    are left out.
+
+    Args:
+        state_dict (Mapping[str, Tensor]): What is converted.
+        target (nn.Module): The model that it is for; it loads the result.
+        source (nn.Module, optional): The model that it comes from. Defaults
+            to None: non-local blocks stand after the modules they belong to,
+            as upstream's do, and are taken to have the options of the
+            target's.
+        name (str): Name of the state dict in messages.
+        config (str): Name of the target in messages.
+
+    Returns:
+        dict[str, Tensor]: State dict of the target.
+
+    Raises:
+        CheckpointMismatchError: If the blocks of both models are not at the
+            same places or compute something else, or the parameters do not
+            fit.
+    """
+    theirs = _blocks_by_place(
+        _find_blocks(source) if source else _blocks_in_keys(state_dict))
+    ours = _blocks_by_place(_find_blocks(target))
+    if {k: len(v) for k, v in theirs.items()} != {
+            k: len(v) for k, v in ours.items()}:
+        raise CheckpointMismatchError(
+            f'{name} has non-local blocks {_describe(theirs)}, but {config} '
+            f'{_describe(ours)}')
+    prefixes = {
+        f'{old}.': f'{new}.'
+        for place in ours for old, new in zip(theirs[place], ours[place])
+    }
+    if source:
+        for old, new in prefixes.items():
+            _check_options(source.get_submodule(old[:-1]),
+                           target.get_submodule(new[:-1]))
+    expected = target.state_dict()
+    plain = {_WRAPPERS.sub('', key): key for key in expected}
+    converted = {}
+    for key, value in state_dict.items():
+        prefix = next((p for p in prefixes if key.startswith(p)), None)
+        if prefix:
+            key = prefixes[prefix] + key.removeprefix(prefix)
+        else:
+            key = plain.get(_WRAPPERS.sub('', key), key)
+        converted[key] = value
+    for prefix in prefixes.values():
+        layer = f'{prefix}conv_out.'
+        if f'{layer}bn.weight' in expected:
+            _fold_bias(converted, layer)
+        elif f'{layer}bn.weight' in converted:
+            _fold_norm(converted, layer)
+    for key, value in converted.items():
+        if key in expected and _same_layer(value.shape, expected[key].shape):
+            converted[key] = value.reshape(expected[key].shape)
+    if not expected.keys() & converted.keys():
+        raise CheckpointMismatchError(
+            f'{name} has nothing of {config}: its keys are such as '
+            f'{", ".join(list(converted)[:3]) or "none"}, those of the model '
+            f'{", ".join(list(expected)[:3])}')
+    parts = {key.split('.')[0] for key in converted}
+    others = {
+        key: value
+        for key, value in expected.items() if key.split('.')[0] not in parts
+    }
+    check_fit(target, converted | others, name, config)
+    return {
+        key: value
+        for key, value in target.state_dict().items() if key not in others
+    }
+
+
+def _find_blocks(model: nn.Module) -> Iterator[tuple[str, str, str]]:
+    """Host, name in it, and side of each non-local block of a model."""
+    for name, module in model.named_modules():
+        host, _, child = name.rpartition('.')
+        if isinstance(module, _NonLocalNd) and _CHILD.fullmatch(child):
+            yield host, child, position_of(model.get_submodule(host), child)
+
+
+def _blocks_in_keys(
+        state_dict: Mapping[str, Tensor]) -> Iterator[tuple[str, str, str]]:
+    """The same, as upstream names them."""
+    found = (re.match(rf'(.*)\.({_CHILD.pattern})\.', k) for k in state_dict)
+    for host, child in dict.fromkeys(m.group(1, 2) for m in found if m):
+        yield host, child, 'after'
+
+
+def _blocks_by_place(
+        blocks: Iterator[tuple[str, str, str]]) -> dict[str, list[str]]:
+    """Full names of blocks; those between the same two layers together."""
+    places = defaultdict(list)
+    for host, child, position in blocks:
+        parent, _, index = _WRAPPERS.sub('', f'{host}.')[:-1].rpartition('.')
+        place = f'{position} {parent}.{index}'
+        if position == 'before' and index.isdigit() and int(index):
+            place = f'after {parent}.{int(index) - 1}'
+        places[place].append(f'{host}.{child}')
+    return dict(places)
+
+
+def _describe(places: dict[str, list[str]]) -> str:
+    return ', '.join(
+        f'{len(names)} {place}' if len(names) > 1 else place
+        for place, names in places.items()) or 'none'
+
+
+def _fold_norm(state_dict: dict[str, Tensor], layer: str) -> None:
+    """Make the batch norm after a convolution, in evaluation, part of it."""
+    weight, bias, mean, variance = (
+        state_dict.pop(f'{layer}bn.{name}')
+        for name in ('weight', 'bias', 'running_mean', 'running_var'))
+    state_dict.pop(f'{layer}bn.num_batches_tracked', None)
+    scale = weight / (variance + EPS).sqrt()
+    conv = state_dict[f'{layer}conv.weight']
+    state_dict[f'{layer}conv.weight'] = conv * scale.reshape(
+        -1, *[1] * (conv.dim() - 1))
+    state_dict[f'{layer}conv.bias'] = bias + scale * (
+        state_dict.get(f'{layer}conv.bias', 0) - mean)
+
+
+def _fold_bias(state_dict: dict[str, Tensor], layer: str) -> None:
+    """Leave the bias before a batch norm to its mean.
+
+    Where there is no norm, make one that does nothing in evaluation.
+    """
+    bias = state_dict.pop(f'{layer}conv.bias', None)
+    weight = state_dict.get(f'{layer}conv.weight')
+    if weight is not None and f'{layer}bn.weight' not in state_dict:
+        ones = weight.new_ones(len(weight))
+        state_dict |= {
+            f'{layer}bn.weight': ones,
+            f'{layer}bn.bias': ones * 0,
+            f'{layer}bn.running_mean': ones * 0,
+            f'{layer}bn.running_var': ones * (1 - EPS),
+        }
+    if bias is not None:
+        mean = state_dict[f'{layer}bn.running_mean']
+        state_dict[f'{layer}bn.running_mean'] = mean - bias
+
+
+def _check_options(source: nn.Module, target: nn.Module) -> None:
+    """Check that blocks compute the same with the same parameters."""
+    for option in _OPTIONS:
+        if option == 'use_scale' and target.mode != 'embedded_gaussian':
+            continue
+        theirs, ours = (
+            getattr(block, option, _OPTIONS[option])
+            for block in (source, target))
+        if theirs != ours:
+            raise CheckpointMismatchError(
+                f'{option} of the blocks is {theirs!r} in the source, but '
+                f'{ours!r} in the target')
+
+
+def _same_layer(shape: torch.Size, wanted: torch.Size) -> bool:
+    """Whether shapes differ in a frame of one, or in sizes of one at the end.
+    """
+    shorter, longer = sorted((tuple(shape), tuple(wanted)), key=len)
+    return longer in (shorter, (*shorter[:2], 1, *shorter[2:]),
+                      shorter + (1, ) * (len(longer) - len(shorter)))

@@ -1,0 +1,191 @@
+"""Load checkpoints, or say in one message why that is not possible."""
+import functools
+import os
+import re
+import traceback
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+
+from mmengine.hooks import Hook
+from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.runner import (
+    CheckpointLoader,
+    Runner,
+    find_latest_checkpoint,
+)
+from torch import nn
+
+from ..errors import (
+    CheckpointMismatchError,
+    CheckpointNotFoundError,
+    CheckpointReadError,
+    first_line,
+)
+
+
+@functools.cache
+def explain_refusals() -> None:
+    """Let mmengine's loader say what of a file ``torch.load`` refused.
+
+    It is applied once, when ``nl_plugins`` is imported.
+    """
+    CheckpointLoader.load_checkpoint = classmethod(
+        _explain_refusal(CheckpointLoader.load_checkpoint.__func__))
+
+
+def _explain_refusal(load: Callable) -> Callable:
+    """Make ``CheckpointLoader.load_checkpoint`` say what it refused."""
+
+    @functools.wraps(load)
+    def load_checkpoint(cls, filename, *args, **kwargs):
+        try:
+            return load(cls, filename, *args, **kwargs)
+        except Exception as error:  # a file may hold anything
+            found = re.search(r'GLOBAL ([\w.]+)', str(error))
+            if found is None:
+                if not _is_of_the_file(error):
+                    raise
+                reason = re.search(r'WeightsUnpickler error:\s+(.*)',
+                                   str(error))
+                raise CheckpointReadError(
+                    f'{filename} cannot be read as a checkpoint: it is '
+                    'damaged, or not written by torch.save '
+                    f'({reason[1] if reason else first_line(error)})'
+                ) from error
+            name = found[1]
+        # Outside of the handler, so that PyTorch's page of advice does not
+        # precede the message.
+        raise CheckpointReadError(
+            f"{filename} is refused: it holds '{name}', and only tensors, "
+            'plain Python values, NumPy arrays and the types of '
+            "mmengine's own checkpoints are loaded, because any other type "
+            'may run code. If you trust its maker, keep its weights alone: '
+            f"ckpt = torch.load('{filename}', weights_only=False); "
+            "torch.save(dict(state_dict=ckpt['state_dict']), 'weights.pth')")
+
+    return load_checkpoint
+
+
+def _is_of_the_file(error: Exception) -> bool:
+    """Whether an error says that the content of a file is wrong.
+
+    Not that there is no file, or that a device cannot hold its tensors.
+    """
+    if isinstance(error, RuntimeError):
+        return 'PytorchStreamReader' in str(error)
+    return not isinstance(error, OSError) and any(
+        frame.f_globals.get('__name__') == 'torch.serialization'
+        for frame, _ in traceback.walk_tb(error.__traceback__))
+
+
+class CheckpointFitHook(Hook):
+    """Refuses a checkpoint that belongs to another model.
+
+    mmengine loads what fits, logs the rest as a warning and goes on, so a
+    test would report the result of parameters that were never loaded.
+    Parts that the model does not have at all (the ``ema_`` copies of old
+    checkpoints, an auxiliary head) remain mmengine's warning.
+    """
+    # After hooks that change the checkpoint, such as EMAHook.
+    priority = 'LOWEST'
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        name = runner._load_from or find_latest_checkpoint(runner.work_dir)
+        _check_holds_parameters(checkpoint, name)
+        if runner._resume:
+            needed = ['meta', 'message_hub', 'optimizer']
+            if runner.param_schedulers is not None:
+                needed.append('param_schedulers')
+            absent = [key for key in needed if key not in checkpoint]
+            if absent:
+                raise CheckpointMismatchError(
+                    f'{name} cannot be resumed: it has no '
+                    f'{", ".join(absent)}. To start from its weights instead: '
+                    f'--cfg-options load_from={name}')
+        model = runner.model
+        while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+            model = model.module
+        check_fit(model, checkpoint, name, runner.cfg.filename)
+
+
+def check_fit(model: nn.Module, checkpoint: dict, name: str,
+              config: str) -> None:
+    """Check that a checkpoint belongs to a model, and load it.
+
+    Args:
+        model (nn.Module): The model, not wrapped.
+        checkpoint (dict): What was read from the file.
+        name (str): Name of the checkpoint in messages.
+        config (str): Name of the config in messages.
+
+    Raises:
+        CheckpointMismatchError: Parameters are missing, unknown or of
+            another shape.
+    """
+    _check_holds_parameters(checkpoint, name)
+    problems = _differences(model, checkpoint)
+    if problems:
+        found = '\n'.join(f'  {problem}' for problem in problems)
+        raise CheckpointMismatchError(
+            f'{name} does not fit the model of {config}:\n{found}')
+
+
+def _check_holds_parameters(checkpoint: object, name: str) -> None:
+    if not isinstance(checkpoint, dict):
+        raise CheckpointMismatchError(f'{name} holds no parameters, but a '
+                                      f'{type(checkpoint).__name__}')
+
+
+def _differences(model: nn.Module, checkpoint: dict) -> list[str]:
+    """How a checkpoint differs from a model, abbreviated; empty if it fits.
+
+    Loads the parameters as a side effect, so that modules that convert old
+    checkpoints do so.
+    """
+    loaded = checkpoint.get('state_dict', checkpoint)
+    state = OrderedDict(
+        (re.sub(r'^module\.', '', key), v) for key, v in loaded.items())
+    state._metadata = getattr(loaded, '_metadata', OrderedDict())
+    mismatched = []
+    try:
+        missing, unexpected = model.load_state_dict(state, strict=False)
+    except RuntimeError:
+        own = model.state_dict()
+        missing = [key for key in own if key not in state]
+        unexpected = [key for key in state if key not in own]
+        mismatched = [
+            f'{key} {list(state[key].shape)} instead of {list(own[key].shape)}'
+            for key in own
+            if key in state and state[key].shape != own[key].shape
+        ]
+        if not mismatched:
+            raise
+    parts = {name for name, _ in model.named_children()}
+    missing = [key for key in missing if 'num_batches_tracked' not in key]
+    unexpected = [key for key in unexpected if key.split('.')[0] in parts]
+    return [
+        f'{what} ({len(keys)}): ' + ', '.join(keys[:3]) +
+        (', ...' if len(keys) > 3 else '')
+        for what, keys in (('missing in the checkpoint', missing),
+                           ('unknown to the model', unexpected),
+                           ('of another shape', mismatched)) if keys
+    ]
+
+
+def check_checkpoint(checkpoint: str) -> None:
+    """Check that a checkpoint exists, unless it is a URL or model name."""
+    if '://' not in checkpoint and not os.path.isfile(checkpoint):
+        raise CheckpointNotFoundError(
+            f"there is no checkpoint '{checkpoint}'")
+
+
+def check_latest_checkpoint(work_dir: str) -> None:
+    """Check that the latest checkpoint of a folder, if any, still exists."""
+    latest = find_latest_checkpoint(work_dir)
+    if latest is not None and not os.path.isfile(latest):
+        others = sorted(map(str, Path(work_dir).glob('*.pth')))
+        raise CheckpointNotFoundError(
+            f"{work_dir}/last_checkpoint names '{latest}', which does not "
+            'exist. Name the checkpoint: --resume PATH, out of: '
+            f'{", ".join(others) or "none"}')

@@ -1,0 +1,146 @@
+"""What a run needs, checked before its expensive part starts.
+
+Each check raises an error of :mod:`nl_plugins.errors` with one message that
+names what is wrong and what to do about it.
+"""
+import os
+from collections.abc import Iterator
+
+from mmcv.cnn.bricks.non_local import _NonLocalNd
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapperDict
+from mmengine.runner import Runner
+
+from ..errors import (
+    DatasetNotFoundError,
+    OptionError,
+)
+from ..insertion import inserted_blocks
+
+# Data ---------------------------------------------------------------------
+
+
+def check_datasets(cfg: Config, *splits: str) -> None:
+    """Check that the data of some splits is there.
+
+    Args:
+        cfg (Config): Config of a run.
+        *splits (str): ``'train'``, ``'val'`` or ``'test'``; those that the
+            config leaves out are skipped.
+
+    Raises:
+        DatasetNotFoundError: A folder or annotation file is missing.
+    """
+    missing = {}
+    for split in splits:
+        key = f'{split}_dataloader'
+        if cfg.get(key) is not None:
+            missing.update(_missing_data(cfg[key], key))
+        key = f'{split}_evaluator'
+        if cfg.get(key) is not None:
+            missing.update(_missing_annotations(cfg[key], key))
+    if missing:
+        found = '\n'.join(f'  {key} = {path}' for key, path in missing.items())
+        raise DatasetNotFoundError(
+            f'the data of this config is not there:\n{found}\n'
+            'Put it there, or say where it is: --cfg-options '
+            f'{next(iter(missing))}=PATH')
+
+
+def _missing_data(node: object, key: str) -> Iterator[tuple[str, str]]:
+    """Keys and paths that do not exist, below a dataloader or dataset.
+
+    Wrappers hold what they wrap as ``dataset`` or ``datasets``.
+    """
+    if isinstance(node, (list, tuple)):
+        for index, item in enumerate(node):
+            yield from _missing_data(item, f'{key}.{index}')
+    elif isinstance(node, dict):
+        inner = [name for name in ('dataset', 'datasets') if name in node]
+        for name in inner:
+            yield from _missing_data(node[name], f'{key}.{name}')
+        if not inner and _is_local(node):
+            yield from _missing_files(node, key)
+
+
+def _missing_files(dataset: dict, key: str) -> Iterator[tuple[str, str]]:
+    """Keys and paths of one dataset that do not exist."""
+    root = dataset.get('data_root') or ''
+    if not _exists(root):
+        yield f'{key}.data_root', root
+        return
+    paths = {f'{key}.ann_file': dataset.get('ann_file')}
+    prefix = dataset.get('data_prefix')
+    if isinstance(prefix, dict):
+        paths |= {f'{key}.data_prefix.{k}': v for k, v in prefix.items()}
+    else:
+        paths[f'{key}.data_prefix'] = prefix
+    for name, path in paths.items():
+        if path and isinstance(path, str):
+            path = os.path.join(root, path)
+            if not _exists(path):
+                yield name, path
+
+
+def _missing_annotations(node: object, key: str) -> Iterator[tuple[str, str]]:
+    """Keys and annotation files of metrics that do not exist."""
+    if isinstance(node, (list, tuple)):
+        for index, item in enumerate(node):
+            yield from _missing_annotations(item, f'{key}.{index}')
+    elif isinstance(node, dict) and _is_local(node):
+        path = node.get('ann_file')
+        if path and isinstance(path, str) and not _exists(path):
+            yield f'{key}.ann_file', path
+
+
+def _is_local(node: dict) -> bool:
+    """Whether a dataset or metric reads from the file system."""
+    backend = node.get('backend_args') or {}
+    return backend.get('backend', 'local') == 'local'
+
+
+def _exists(path: str) -> bool:
+    """Whether a path exists, or cannot be checked as it is a URL or ''."""
+    return not path or '://' in path or os.path.exists(path)
+
+
+# Optimizers ----------------------------------------------------------------
+
+
+class OptimizedBlocksHook(Hook):
+    """Refuses to train blocks of which the optimizer has only a part.
+
+    Some constructors of optimizers pass the parameters of the layers they
+    know alone, and ``gamma`` of a gate belongs to no layer.
+    """
+
+    def before_train(self, runner: Runner) -> None:
+        wrapper = runner.optim_wrapper
+        wrappers = wrapper.values() if isinstance(
+            wrapper, OptimWrapperDict) else [wrapper]
+        known = {
+            id(parameter) for w in wrappers for group in w.param_groups
+            for parameter in group['params']
+        }
+        model = runner.model
+        if not known & {id(p) for p in model.parameters()}:
+            return  # a strategy optimizes copies
+        names = {
+            name for name, module in model.named_modules()
+            if isinstance(module, _NonLocalNd)
+        } | set(inserted_blocks(model))
+        missing = [
+            f'{name}.{key}' for name in sorted(names)
+            for key, parameter in model.get_submodule(name).named_parameters()
+            if parameter.requires_grad and id(parameter) not in known
+        ]
+        if missing:
+            constructor = runner.cfg.get('optim_wrapper', {}).get(
+                'constructor', 'DefaultOptimWrapperConstructor')
+            raise OptionError(
+                'these parameters would not be trained, since the optimizer '
+                f'does not have them: {", ".join(missing)}. Its constructor '
+                f'{constructor!r} leaves them out. Use '
+                '--cfg-options optim_wrapper.constructor='
+                'DefaultOptimWrapperConstructor, or a block without them')

@@ -1,0 +1,136 @@
+"""What the command-line tools share: arguments and one-line errors."""
+import argparse
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from mmengine.config import DictAction
+
+from ..errors import OptionError, RunError
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that training and testing share.
+
+    Args:
+        parser (argparse.ArgumentParser): Parser of a command-line tool.
+    """
+    parser.add_argument(
+        '--work-dir',
+        metavar='DIR',
+        help='folder of logs and checkpoints; without it, work_dir of the '
+        'config, or ./work_dirs/<name of the config>')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='override settings of the config, such as '
+        'train_dataloader.batch_size=4 or randomness.seed=0; lists are '
+        'written key="[a,b]" or key=a,b, nested ones key="[(a,b),(c,d)]", '
+        'without white space')
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='what started the processes of a distributed run '
+        '(default: none)')
+    # Set by torch.distributed.launch.
+    parser.add_argument(
+        '--local_rank',
+        '--local-rank',
+        type=int,
+        default=0,
+        help=argparse.SUPPRESS)
+
+
+@contextlib.contextmanager
+def clear_errors() -> Iterator[None]:
+    """Turn what a user can fix into one message and exit status 1.
+
+    Of several processes only the first one speaks.
+    """
+    try:
+        yield
+    except RunError as error:
+        ranks = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
+        rank = next((os.environ[k] for k in ranks if k in os.environ), '0')
+        if rank != '0':
+            # A launcher ends all processes when the first one is gone.
+            time.sleep(10)
+            sys.exit(1)
+        message = str(error)
+        if message.startswith('Caught '):  # with the traceback of a worker
+            message = message.rpartition(f'{type(error).__name__}: ')[2]
+        sys.exit(f'error: {message.strip()}')
+
+
+def add_shape_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the size of a model's input.
+
+    Args:
+        parser (argparse.ArgumentParser): Parser of a command-line tool.
+    """
+    parser.add_argument(
+        '--shape',
+        type=sizes,
+        metavar='[Tx]HxW',
+        help='size of the input (default: the clips or crops of training, '
+        'for detection what images are resized to)')
+
+
+def sizes(text: str) -> tuple[int, ...]:
+    """An argument such as ``64``, ``64x128`` or ``8x224x224``."""
+    parts = text.lower().split('x')
+    if len(parts) > 3 or not all(
+            part.isdecimal() and int(part) for part in parts):
+        raise argparse.ArgumentTypeError(
+            f'{text!r} is not L, HxW or TxHxW with numbers of at least 1')
+    return tuple(map(int, parts))
+
+
+def natural(text: str) -> int:
+    """An argument that is an integer of at least 0."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(
+            f'{text!r} is no integer of at least 0')
+    return int(text)
+
+
+def positive(text: str) -> int:
+    """An argument that is an integer of at least 1."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(
+            f'{text!r} is no integer of at least 1')
+    return int(text)
+
+
+def device(text: str) -> str:
+    """An argument that names a device of this machine."""
+    try:
+        torch.empty(0, device=text)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise argparse.ArgumentTypeError(
+            f'{text!r} is no device of this machine: {reason}') from None
+    return text
+
+
+def make_folder(path: Path) -> None:
+    """Make the folder of results before anything long begins.
+
+    Args:
+        path (Path): The folder, which may exist.
+
+    Raises:
+        OptionError: If it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OptionError(
+            f'the folder {path} cannot be made: {error.strerror}') from error

@@ -1,0 +1,201 @@
+"""Find and load configs, of this repository and of the toolboxes."""
+import difflib
+import functools
+import importlib.util
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.config.utils import MODULE2PACKAGE
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.utils import check_file_exist
+from torch import nn
+
+from ..errors import ConfigNotFoundError, ToolboxNotInstalledError
+from ..toolboxes import TOOLBOXES, Toolbox, toolbox_of
+
+#: The package itself.
+NAME = __name__.partition('.')[0]
+# Whose configs a wrong name may have meant.
+_PACKAGES = (*TOOLBOXES, NAME)
+
+
+def load_config(name: str,
+                options: dict | None = None,
+                work_dir: str | None = None,
+                launcher: str = 'none') -> Config:
+    """Load a config from a file or, by its name, from a package.
+
+    Args:
+        name (str): Path of a config, or its name in upstream's form, such as
+            ``'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'`` or
+            ``'nl_plugins::mask_rcnn/mask-rcnn_r50-nl-c4_fpn_1x_coco.py'``.
+        options (dict, optional): Settings to override, with dotted keys.
+            Defaults to None.
+        work_dir (str, optional): Folder of logs and checkpoints. Defaults to
+            None: ``work_dir`` of the config, or
+            ``./work_dirs/<name of the config>``.
+        launcher (str): ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
+            Defaults to ``'none'``.
+
+    Returns:
+        Config: The config, its toolbox imported and registered.
+
+    Raises:
+        ConfigNotFoundError: There is no such config.
+        ToolboxNotInstalledError: Its toolbox cannot be imported.
+    """
+    path = find_config(name)
+    try:
+        cfg = Config.fromfile(path)
+    except FileNotFoundError as error:
+        raise ConfigNotFoundError(
+            f'{name}: a config that it inherits is missing: {error}') from None
+    except ModuleNotFoundError as error:
+        raise ToolboxNotInstalledError(
+            f'{name}: {error}. {_how_to_install(error)}') from None
+    cfg.merge_from_dict(options or {})
+    cfg.launcher = launcher
+    if work_dir is not None:
+        cfg.work_dir = work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = os.path.join('./work_dirs', path.stem)
+    if cfg.get('default_scope'):
+        _register(toolbox_of(cfg))
+    return cfg
+
+
+def find_config(name: str) -> Path:
+    """Find the file of a config.
+
+    Args:
+        name (str): Path of a config, or its name in upstream's form.
+
+    Returns:
+        Path: The file.
+
+    Raises:
+        ConfigNotFoundError: There is no such config.
+        ToolboxNotInstalledError: The toolbox in the name is not installed.
+    """
+    package, separator, inner = name.rpartition('::')
+    if not separator:
+        path = Path(name)
+        if path.is_file():
+            return path
+        raise ConfigNotFoundError(
+            f"there is no config '{name}'"
+            f'{_suggest(name, _spell_configs(*_PACKAGES))}')
+    if package not in (*MODULE2PACKAGE, NAME):
+        raise ConfigNotFoundError(
+            f"there is no config '{name}': '{package}' is no toolbox of "
+            f'OpenMMLab{_suggest(package, {key: key for key in _PACKAGES})}')
+    root = upstream_configs(package)
+    if root is None:
+        raise ToolboxNotInstalledError(
+            f"'{name}' needs {package}, which is not installed. "
+            f'{_how_to_install(package)}')
+    if (root / inner).is_file():
+        return root / inner
+    raise ConfigNotFoundError(
+        f"there is no config '{inner}' in {package}"
+        f'{_suggest(inner, _spell_configs(package))}')
+
+
+def upstream_configs(package: str) -> Path | None:
+    """Find the configs that a package brings, without importing it.
+
+    Args:
+        package (str): Name of a toolbox or of this package, such as
+            ``mmdet``.
+
+    Returns:
+        Path, optional: Their folder, or None without the package.
+    """
+    spec = importlib.util.find_spec(package)
+    if spec is None:
+        return None
+    return Path(spec.submodule_search_locations[0], '.mim', 'configs')
+
+
+def _spell_configs(*packages: str) -> dict[str, str]:
+    """Configs of those packages that are installed, and their full names."""
+    roots = {package: upstream_configs(package) for package in packages}
+    found = [(path.relative_to(root).as_posix(), package)
+             for package, root in roots.items() if root
+             for path in root.rglob('*.py')]
+    return {name: f'{package}::{name}' for name, package in found}
+
+
+def _suggest(name: str, known: dict[str, str]) -> str:
+    """The end of a message about an unknown name: what it resembles."""
+    name = name.rpartition('configs/')[2]
+    close = difflib.get_close_matches(name, known, n=3)
+    if not close:
+        return ''
+    return '; did you mean ' + ' or '.join(known[key] for key in close) + '?'
+
+
+# Toolboxes and models -------------------------------------------------------
+
+
+def _register(toolbox: Toolbox) -> None:
+    """Import a toolbox and register its modules."""
+    if toolbox.name in (None, 'mmengine', NAME):
+        return
+    try:
+        toolbox.register()
+    except ModuleNotFoundError as error:
+        raise ToolboxNotInstalledError(
+            f'the config needs {toolbox.name}, which cannot be imported: '
+            f'{error}. {_how_to_install(toolbox.name)}') from error
+
+
+def build_model(cfg: Config) -> nn.Module:
+    """Build the model of a config, for one process.
+
+    Args:
+        cfg (Config): Config from :func:`load_config`.
+
+    Returns:
+        nn.Module: The model, with its initial weights; SyncBN is BN.
+    """
+    init_default_scope(toolbox_of(cfg).name or 'mmengine')
+    return revert_sync_batchnorm(MODELS.build(cfg.model))
+
+
+def _how_to_install(missing: object) -> str:
+    """What to do about a toolbox that is missing."""
+    extra = next((toolbox.extra for name, toolbox in TOOLBOXES.items()
+                  if name in str(missing)), Toolbox.extra)
+    return ('Install it with: bash tools/install.sh, or: pip install '
+            f"'nl_plugins[{extra}]'")
+
+
+# Names of this package's configs --------------------------------------------
+
+
+@functools.cache
+def name_own_configs() -> None:
+    """Let ``_base_ = 'nl_plugins::...'`` name a config of this package.
+
+    mmengine takes OpenMMLab's packages alone. It is applied once, when
+    ``nl_plugins`` is imported.
+    """
+    Config._get_cfg_path = staticmethod(_find_base(Config._get_cfg_path))
+
+
+def _find_base(find: Callable) -> Callable:
+    @functools.wraps(find)
+    def _get_cfg_path(cfg_path, filename):
+        package, _, name = cfg_path.partition('::')
+        if package != NAME:
+            return find(cfg_path, filename)
+        path = str(upstream_configs(NAME) / name)
+        check_file_exist(path)
+        # No scope: it would hide the toolbox, whose types these configs name.
+        return path, None
+
+    return _get_cfg_path

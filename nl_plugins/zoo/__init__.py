@@ -1,0 +1,1 @@
+"""The model zoo: metafiles, their index, the tables of the READMEs."""
