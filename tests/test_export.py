@@ -11,7 +11,7 @@ from reference import randomize
 from torch.utils.checkpoint import checkpoint
 
 import nl_plugins
-from nl_plugins.blocks.base import MODES
+from nl_plugins.blocks.checks import MODES
 
 pytestmark = pytest.mark.slow
 

@@ -5,12 +5,12 @@ Letters as in :mod:`nl_plugins.blocks.base`.
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from mmengine.model import constant_init, normal_init
 from torch import Tensor, nn
 
 from ..registry import MODELS
-from .base import SOFTMAX_MODES, NonLocalBlock
+from .base import NonLocalBlock, Projections, named_arguments
+from .checks import MODES, SOFTMAX_MODES
 from .non_local import NonLocal1d, NonLocal2d, NonLocal3d
 from .pointwise import pointwise
 
@@ -48,38 +48,38 @@ class DisentangledBlock(NonLocalBlock):
         if whiten not in (None, 'channel', 'layer'):
             raise ValueError("whiten must be None, 'channel' or 'layer', but "
                              f'got {whiten!r}')
-        self.terms = tuple(terms)
-        self.pairwise = 'pairwise' in terms
-        self.unary = unary if 'unary' in terms else None
-        self.temperature = temperature
-        self.coupling = coupling
-        self.whiten = whiten
-        super().__init__(in_channels, *args, **kwargs)
-        if self.gate and not self.pairwise:
+        pairwise, unary_term = 'pairwise' in terms, 'unary' in terms
+        options = named_arguments(args, kwargs)
+        mode = options.get('mode', MODES[1])
+        if options.get('gate') and not pairwise:
             raise ValueError('gate scales the pairwise term, so it must be '
-                             f'None with terms={self.terms}, but got '
-                             f'{self.gate!r}')
-        if coupling == 'mul' and not (self.pairwise and self.unary
-                                      and self.mode in SOFTMAX_MODES):
+                             f'None with terms={tuple(terms)}, but got '
+                             f'{options["gate"]!r}')
+        if coupling == 'mul' and not (pairwise and unary_term
+                                      and mode in SOFTMAX_MODES):
             raise ValueError(
                 "coupling='mul' is one softmax of both terms, so it needs "
                 f'both and a mode out of {SOFTMAX_MODES}, but got '
-                f'terms={self.terms} and mode={self.mode!r}')
-        if unary == 'shared' and not (self.unary
-                                      and self.mode != 'concatenation'):
+                f'terms={tuple(terms)} and mode={mode!r}')
+        if unary == 'shared' and not (unary_term and mode != 'concatenation'):
             raise ValueError(
                 "unary='shared' is the mean query times the key, so it needs "
                 "the unary term and a mode other than 'concatenation', but "
-                f'got terms={self.terms} and mode={self.mode!r}')
-
-    def _build_layers(self, conv_cfg: dict, norm_cfg: dict | None) -> None:
-        super()._build_layers(conv_cfg, norm_cfg)
+                f'got terms={tuple(terms)} and mode={mode!r}')
+        super().__init__(
+            in_channels, *args, _compares=pairwise or unary == 'shared',
+            **kwargs)
+        self.terms = tuple(terms)
+        self.temperature = temperature
+        self.coupling = coupling
+        self.unary = unary if unary_term else None
+        self.whiten = whiten
+        self.has_pairwise_term = pairwise
+        self.has_unary_term = unary_term and coupling == 'add'
         if self.unary == 'separate':
             self.conv_mask = getattr(nn, f'Conv{self.ndim}d')(
                 self.in_channels, 1, 1)
-        if not self.pairwise and self.unary != 'shared':
-            for name in ('theta', 'phi', 'concat_project'):
-                self._modules.pop(name, None)
+        self._init_unary_term()
 
     def init_weights(self) -> None:
         """Set the weights of a new block.
@@ -90,81 +90,56 @@ class DisentangledBlock(NonLocalBlock):
         the unary term trains the value from the first step.
         """
         super().init_weights()
-        if self.unary == 'separate':
+        self._init_unary_term()
+
+    def _init_unary_term(self) -> None:
+        if hasattr(self, 'conv_mask'):
             normal_init(self.conv_mask, std=self.std)
-        if self.gate and self.unary and self.coupling == 'add':
+        if self.gate and self.has_unary_term:
             value = self.g[0] if self.sub_sample is True else self.g
             constant_init(value.conv, 0)
 
-    def _aggregate(self, x: Tensor) -> Tensor:
-        if not self.unary or self.coupling == 'mul':
-            return super()._aggregate(x)
-        source = self._key_source(x)
-        query = key = None
-        if self.pairwise or self.unary == 'shared':
-            query, key = self._query_and_key(x, source)
-        # Both terms need it in this layout: one copy instead of two.
-        value = self._value(source).contiguous()
-        weights = self._unary_logits(source, query, key).softmax(dim=1)
-        y = weights.unsqueeze(1) @ value
-        if self.pairwise:
-            query, key = self._split_and_whiten(query, key)
-            y = self._attend(query, key, None, value) + y
-        return y
-
-    def _query_key_and_bias(
-            self, x: Tensor,
-            source: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        query, key = self._query_and_key(x, source)
-        bias = None
-        if self.coupling == 'mul':
-            bias = self._unary_logits(source, query, key)
-        return *self._split_and_whiten(query, key), bias
-
-    def _split_and_whiten(self, query: Tensor,
-                          key: Tensor) -> tuple[Tensor, Tensor]:
-        if self.whiten:
-            dims = 1 if self.whiten == 'channel' else (1, 2)
+    def project(self, features: Tensor) -> Projections:
+        """As :meth:`NonLocalBlock.project`, with the unary logits and a
+        whitened query and key."""
+        source = self.key_source(features)
+        query = key = key_bias = None
+        if self.has_pairwise_term or self.unary == 'shared':
+            query, key = self.query_and_key(features, source)
+        value = self.layout.split(pointwise(self.g, source))
+        if self.has_unary_term:
+            # Both terms need it in this layout: one copy instead of two.
+            value = value.contiguous()
+        if self.unary:
+            key_bias = self._unary_logits(source, query, key)
+        if self.has_pairwise_term and self.whiten:
+            dims = 2 if self.whiten == 'channel' else (1, 2, 3)
             query = query - query.mean(dim=dims, keepdim=True)
             key = key - key.mean(dim=dims, keepdim=True)
-        return self._split_heads(query), self._split_heads(key)
+        return Projections(query, key, value, key_bias)
 
-    def _logit_scale(self) -> float:
-        if self.mode in SOFTMAX_MODES:
-            return super()._logit_scale() / self.temperature
-        return super()._logit_scale()
+    def attend(self, projections: Projections) -> Tensor:
+        """As :meth:`NonLocalBlock.attend`, plus what all queries attend to.
+        """
+        if not self.has_unary_term:
+            return super().attend(projections)
+        weights = projections.key_bias.softmax(dim=-1)
+        y = weights.unsqueeze(2) @ projections.value
+        if self.has_pairwise_term:
+            y = super().attend(projections._replace(key_bias=None)) + y
+        return y
 
     def _unary_logits(self, source: Tensor, query: Tensor | None,
                       key: Tensor | None) -> Tensor:
-        """What the keys alone decide, ``(B, Nk)``."""
+        """What the keys alone decide, ``(G, h, Nk)``."""
         if self.unary == 'shared':
-            mean = self._split_heads(query.mean(dim=1, keepdim=True))
-            logits = mean @ self._split_heads(key).transpose(1, 2)
-            return super()._logit_scale() * logits.squeeze(1)
+            logits = query.mean(dim=2, keepdim=True) @ key.transpose(2, 3)
+            return self.scale * logits[:, :, 0]
         logits = pointwise(self.conv_mask, source)
         if self.sub_sample is True:
             logits = self.pool(logits)
-        logits = self._group(logits)[..., 0]
-        if self.num_heads == 1:
-            return logits
-        return logits.unsqueeze(1).expand(-1, self.num_heads, -1).flatten(0, 1)
-
-    def _pairwise_weights(self, x: Tensor, places: Tensor) -> Tensor | None:
-        return super()._pairwise_weights(x, places) if self.pairwise else None
-
-    def _unary_weights(self, x: Tensor) -> Tensor | None:
-        if not self.unary or self.coupling == 'mul':
-            return None
-        source = self._key_source(x)
-        query = key = None
-        if self.unary == 'shared':
-            query, key = self._query_and_key(x, source)
-        weights = self._unary_logits(source, query, key).softmax(dim=1)
-        weights = self._unflatten_heads(weights).mean(dim=1)
-        grid = self._index_grid(self._key_size(x), x.device)
-        out = torch.empty_like(weights).reshape(len(x), -1)
-        out[:, grid.flatten()] = weights.reshape(len(x), -1)
-        return out.unflatten(1, self._key_size(x))
+        return self.layout.split(logits, 1)[..., 0].expand(
+            -1, self.num_heads, -1)
 
 
 @MODELS.register_module()

@@ -3,21 +3,20 @@
 Letters as in :mod:`nl_plugins.blocks.base`.
 """
 from collections.abc import Sequence
-from math import prod
 from typing import Any
 
-import torch
 from mmcv import cnn
-from torch import Tensor
 
 from ..registry import MODELS
-from .base import NonLocalBlock, check_positive
+from .base import NonLocalBlock, named_arguments
+from .checks import check_pool_size, check_positive
+from .layout import ClipLayout
 
 AXES = ('spacetime', 'space', 'time')
 
 
 @MODELS.register_module()
-class NonLocal1d(NonLocalBlock, cnn.NonLocal1d):
+class NonLocal1d(NonLocalBlock):
     """Non-local block on sequences, ``(B, C, L)``; see :class:`NonLocal2d`.
 
     ``sub_sample`` pools by 2.
@@ -27,7 +26,7 @@ class NonLocal1d(NonLocalBlock, cnn.NonLocal1d):
 
 
 @MODELS.register_module()
-class NonLocal2d(NonLocalBlock, cnn.NonLocal2d):
+class NonLocal2d(NonLocalBlock):
     r"""Non-local block on images, ``(B, C, H, W)``.
 
     .. math:: z_i = W_z\, \frac{1}{C(x)} \sum_j f(x_i, x_j)\, g(x_j) + x_i
@@ -80,7 +79,7 @@ class NonLocal2d(NonLocalBlock, cnn.NonLocal2d):
 
 
 @MODELS.register_module()
-class NonLocal3d(NonLocalBlock, cnn.NonLocal3d):
+class NonLocal3d(NonLocalBlock):
     """Non-local block on clips, ``(B, C, T, H, W)``.
 
     Args:
@@ -116,90 +115,40 @@ class NonLocal3d(NonLocalBlock, cnn.NonLocal3d):
                              ('group_size', group_size)):
             if frames is not None:
                 check_positive(name, frames)
-        if axes == 'time':
-            self.pool_size = (2, 1, 1)
-        super().__init__(in_channels, *args, pool_size=pool_size, **kwargs)
-        # Query and key of a group have to lie in the same frame or place.
-        outside = dict(spacetime=(), space=(0, ), time=(1, 2))[axes]
-        if self.sub_sample and any(self.pool_size[d] != 1 for d in outside):
-            raise ValueError(
-                f'pool_size must be 1 outside of the axes {axes!r}, but got '
-                f'{self.pool_size} in time, height and width')
         if group_size and axes == 'space':
             raise ValueError("axes='space' attends inside of one frame, so "
                              'group_size must be None, but got '
                              f'{group_size}')
-        if group_size and self.sub_sample and self.pool_size[0] != 1:
-            raise ValueError(
-                'pool_size must be 1 in time with group_size, but got '
-                f'{self.pool_size} in time, height and width')
+        sub_sample = named_arguments(args, kwargs).get('sub_sample')
+        if sub_sample:
+            if pool_size is None:
+                pool_size = (2, 1, 1) if axes == 'time' else self.pool_size
+            _check_pool_size(
+                check_pool_size(pool_size, self.ndim, sub_sample), axes,
+                group_size)
+        super().__init__(in_channels, *args, pool_size=pool_size, **kwargs)
         self.axes = axes
         self.num_frames = num_frames
         self.group_size = group_size
+        self.layout = ClipLayout(
+            type(self).__name__, in_channels, self.num_heads, axes,
+            num_frames, group_size)
 
-    def _prepare(self, x: Tensor) -> Tensor:
-        x = super()._prepare(self._unfold_frames(x))
-        if self.group_size and x.shape[2] % self.group_size:
-            raise ValueError(
-                f'group_size={self.group_size} does not divide the '
-                f'{x.shape[2]} frames of the input')
-        return x
 
-    def _unfold_frames(self, x: Tensor) -> Tensor:
-        """Clips, of an input that may have its frames in the batch."""
-        if self.num_frames is None:
-            return x
-        if x.dim() != 4 or x.shape[1] != self.in_channels:
-            raise ValueError(
-                f'{type(self).__name__} with num_frames={self.num_frames} '
-                f'takes (B * {self.num_frames}, {self.in_channels}, H, W), '
-                f'but got {tuple(x.shape)}')
-        if x.shape[0] % self.num_frames:
-            raise ValueError(
-                f'num_frames={self.num_frames} does not divide the batch of '
-                f'{x.shape[0]} images. It is the number of frames at this '
-                'place of the model: the length of the clips of the data '
-                'pipeline, over the temporal strides so far (C2D halves it '
-                'after its first stage).')
-        clips = x.shape[0] // self.num_frames
-        return x.reshape(clips, self.num_frames,
-                         *x.shape[1:]).transpose(1, 2)
+def _check_pool_size(pool_size: tuple[int, ...], axes: str,
+                     group_size: int | None) -> None:
+    # Query and key of a group have to lie in the same frame or place.
+    outside = dict(spacetime=(), space=(0, ), time=(1, 2))[axes]
+    if any(pool_size[d] != 1 for d in outside):
+        raise ValueError(
+            f'pool_size must be 1 outside of the axes {axes!r}, but got '
+            f'{pool_size} in time, height and width')
+    if group_size and pool_size[0] != 1:
+        raise ValueError(
+            'pool_size must be 1 in time with group_size, but got '
+            f'{pool_size} in time, height and width')
 
-    def _group(self, features: Tensor) -> Tensor:
-        if self._attends_everywhere:
-            return super()._group(features)
-        batch, inside = self._dims
-        # (B, C, groups of frames, frames of a group, H, W)
-        clips, channels, frames, *size = features.shape
-        group = self.group_size or frames
-        features = features.reshape(clips, channels, frames // group, group,
-                                    *size)
-        tokens = features.permute(*batch, *inside, 1)
-        return tokens.flatten(len(batch), -2).flatten(0, len(batch) - 1)
 
-    def _ungroup(self, tokens: Tensor, shape: torch.Size) -> Tensor:
-        if self._attends_everywhere:
-            return super()._ungroup(tokens, shape)
-        batch, inside = self._dims
-        frames = self.group_size or shape[2]
-        sizes = shape[0], tokens.shape[2], shape[2] // frames, frames, *(
-            shape[3:])
-        order = *batch, *inside, 1
-        tokens = tokens.expand(-1, prod(sizes[d] for d in inside), -1)
-        tokens = tokens.reshape([sizes[d] for d in order])
-        return tokens.permute([order.index(d) for d in range(6)]).flatten(2, 3)
-
-    @property
-    def _attends_everywhere(self) -> bool:
-        return self.axes == 'spacetime' and not self.group_size
-
-    @property
-    def _dims(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Dimensions that divide, and those inside of, what is attended to.
-
-        Of ``(B, C, groups of frames, frames of a group, H, W)``.
-        """
-        return dict(
-            spacetime=((0, 2), (3, 4, 5)),
-            space=((0, 2, 3), (4, 5)),
-            time=((0, 4, 5, 2), (3, )))[self.axes]
+# isinstance() of code that knows mmcv's blocks
+for _block in NonLocal1d, NonLocal2d, NonLocal3d:
+    getattr(cnn, _block.__name__).register(_block)

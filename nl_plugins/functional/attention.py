@@ -7,7 +7,8 @@ Each function computes, for all queries :math:`i`,
 (`Non-local Neural Networks <https://arxiv.org/abs/1711.07971>`_, eq. 1)
 exactly, without ever holding the ``Nq x Nk`` map of weights.
 
-Letters used in this file: ``B`` batch, ``Nq`` query positions, ``Nk`` key
+Letters used in this file: ``B`` batch (or several dimensions of it, such as
+samples and heads), ``Nq`` query positions, ``Nk`` key
 positions, ``D`` channels of query and key, ``Dv`` channels of the value.
 """
 from contextlib import AbstractContextManager, nullcontext
@@ -59,11 +60,16 @@ def softmax_attention(query: Tensor,
         ValueError: If the shapes do not fit.
     """
     _check_shapes(query, key, value)
+    if key_bias is not None and key_bias.shape != key.shape[:-1]:
+        raise ValueError('key_bias must have the shape (B, Nk) = '
+                         f'{tuple(key.shape[:-1])}, but got '
+                         f'{tuple(key_bias.shape)}')
+    if value.dim() > 3:
+        bias = None if key_bias is None else key_bias.flatten(0, -2)
+        out = softmax_attention(
+            *(t.flatten(0, -3) for t in (query, key, value)), scale, bias)
+        return out.reshape(*query.shape[:-1], value.shape[-1])
     if key_bias is not None:
-        if key_bias.shape != key.shape[:2]:
-            raise ValueError('key_bias must have the shape (B, Nk) = '
-                             f'{tuple(key.shape[:2])}, but got '
-                             f'{tuple(key_bias.shape)}')
         # One more channel carries the bias: as a mask that needs a gradient
         # it would switch the fused kernel off.
         query = torch.cat([query, torch.ones_like(query[..., :1])], dim=-1)
@@ -104,8 +110,8 @@ def dot_product_attention(query: Tensor, key: Tensor,
         ValueError: If the shapes do not fit.
     """
     _check_shapes(query, key, value)
-    queries, channels = query.shape[1:]
-    keys, value_channels = value.shape[1:]
+    queries, channels = query.shape[-2:]
+    keys, value_channels = value.shape[-2:]
     out_dtype = value.dtype
     dtype = torch.promote_types(out_dtype, torch.float32)
     through_channels = channels * value_channels * (queries + keys)
@@ -116,9 +122,9 @@ def dot_product_attention(query: Tensor, key: Tensor,
         # A graph for any size has the order that is linear in it.
         if (torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export()
                 or through_channels <= through_positions):
-            out = query @ (key.transpose(1, 2) @ value)
+            out = query @ (key.transpose(-2, -1) @ value)
         else:
-            out = (query @ key.transpose(1, 2)) @ value
+            out = (query @ key.transpose(-2, -1)) @ value
     return out.to(out_dtype)
 
 
@@ -149,13 +155,17 @@ def concatenation_attention(query_score: Tensor, key_score: Tensor,
     Raises:
         ValueError: If the shapes do not fit.
     """
-    if (query_score.dim() != 2 or value.dim() != 3
-            or key_score.shape != value.shape[:2]
-            or query_score.shape[0] != value.shape[0]):
+    if (value.dim() < 3 or key_score.shape != value.shape[:-1]
+            or query_score.shape[:-1] != value.shape[:-2]):
         raise ValueError(
             'query_score, key_score and value must have the shapes (B, Nq), '
             f'(B, Nk) and (B, Nk, Dv), but got {tuple(query_score.shape)}, '
             f'{tuple(key_score.shape)} and {tuple(value.shape)}')
+    if value.dim() > 3:
+        out = concatenation_attention(
+            query_score.flatten(0, -2), key_score.flatten(0, -2),
+            value.flatten(0, -3))
+        return out.reshape(*query_score.shape, value.shape[-1])
     dtype = torch.promote_types(value.dtype, torch.float32)
     tensors = [t.to(dtype) for t in (query_score, key_score, value)]
     if torch.onnx.is_in_onnx_export():  # has no search in sorted lists
@@ -241,10 +251,9 @@ def _without_autocast(tensor: Tensor) -> AbstractContextManager:
 
 
 def _check_shapes(query: Tensor, key: Tensor, value: Tensor) -> None:
-    if (query.dim() != 3 or key.dim() != 3 or value.dim() != 3
-            or key.shape[:2] != value.shape[:2]
-            or query.shape[0] != key.shape[0]
-            or query.shape[2] != key.shape[2]):
+    if (value.dim() < 3 or key.shape[:-1] != value.shape[:-1]
+            or query.shape[:-2] != key.shape[:-2]
+            or query.shape[-1] != key.shape[-1]):
         raise ValueError(
             'query, key and value must have the shapes (B, Nq, D), '
             f'(B, Nk, D) and (B, Nk, Dv), but got {tuple(query.shape)}, '

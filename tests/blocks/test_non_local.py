@@ -12,7 +12,7 @@ from reference import (
 )
 
 import nl_plugins
-from nl_plugins.blocks.base import MODES
+from nl_plugins.blocks.checks import MODES
 
 SHAPES = {1: (2, 12, 21), 2: (2, 12, 7, 6), 3: (2, 12, 3, 4, 5)}
 
@@ -269,7 +269,7 @@ def test_attention_weights_of_axes(kwargs):
         x = torch.randn(2, 12, 4, 4, 5)
         positions = torch.tensor([[2, 1, 4], [0, 3, 0], [2, 0, 0]])
         weights = block.attention_weights(x, positions).pairwise
-    size = block._key_size(x)
+    size = block.key_size(x)
     assert weights.shape == (2, 3, *size)
     outside = weights.clone()
     for index, (t, h, w) in enumerate(positions.tolist()):

@@ -19,7 +19,7 @@ from torch import nn
 
 import nl_plugins
 from nl_plugins import upgrade
-from nl_plugins.blocks.base import MODES
+from nl_plugins.blocks.checks import MODES
 from nl_plugins.checkpoints import upgrade as upgrading
 
 SHAPES = {1: (2, 12, 21), 2: (2, 12, 7, 6), 3: (2, 12, 3, 4, 6)}

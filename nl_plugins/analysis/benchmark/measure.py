@@ -22,7 +22,7 @@ from mmcv import cnn
 from torch import Tensor, nn
 
 from ... import blocks
-from ...blocks.base import MODES
+from ...blocks.checks import MODES
 from ...errors import first_line
 
 #: Names of the blocks that can be compared.
