@@ -5,6 +5,7 @@ taken from a model that loads them.
 """
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import mmengine
@@ -24,6 +25,17 @@ def url_of(name: str) -> str:
         return name
     table = Path(mmengine.__file__).parent / 'hub' / _TABLES[scheme]
     return json.loads(table.read_text())[key]
+
+
+def names_in(cfg: dict) -> Iterator[str]:
+    """The names of the pretrained weights in the config of a model."""
+    if isinstance(cfg.get('pretrained'), str):
+        yield cfg['pretrained']
+    if cfg.get('type') == 'Pretrained':
+        yield cfg['checkpoint']
+    for value in cfg.values():
+        if isinstance(value, dict):
+            yield from names_in(value)
 
 
 def file_of(home: Path, name: str) -> Path:

@@ -2,7 +2,6 @@
 import copy
 import functools
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import hub
@@ -41,17 +40,6 @@ def build_backbone(cfg):
     """The backbone without memory: for its structure alone."""
     with torch.device('meta'):
         return MODELS.build(cfg.model.backbone)
-
-
-def pretrained_weights(cfg: dict) -> Iterator[str]:
-    """The names of the pretrained weights in the config of a model."""
-    if isinstance(cfg.get('pretrained'), str):
-        yield cfg['pretrained']
-    if cfg.get('type') == 'Pretrained':
-        yield cfg['checkpoint']
-    for value in cfg.values():
-        if isinstance(value, dict):
-            yield from pretrained_weights(value)
 
 
 def find_blocks(model):
@@ -153,7 +141,7 @@ def test_config_starts_from_its_pretrained_file_and_trains_one_step(
     assert not blocks or 'nl_plugins' in cfg.custom_imports.imports
     if not is_new:
         return
-    names = set(pretrained_weights(cfg.model))
+    names = set(hub.names_in(cfg.model))
     assert len(names) == (0 if '/demo/' in path else 1)
     file, = [hub.write(torch_home, name) for name in names] or [None]
     model.init_weights()
@@ -193,7 +181,7 @@ def test_config_loads_checkpoints_without_and_with_blocks(
     # as the runner does for load_from
     cfg = load(f'configs/{path}')
     model = revert_sync_batchnorm(MODELS.build(cfg.model))
-    for name in pretrained_weights(cfg.model):
+    for name in hub.names_in(cfg.model):
         hub.write(torch_home, name)
     model.init_weights()
     trained = {key: torch.rand(value.shape) if value.is_floating_point() else

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import hub
 import pytest
 import torch
 from mmcv.cnn.bricks.non_local import _NonLocalNd
@@ -13,7 +14,7 @@ from mmengine.registry import MODELS, init_default_scope
 from nl_plugins import MODELS as NL_MODELS
 from nl_plugins import upgrade
 from nl_plugins.blocks.base import NonLocalBlock
-from nl_plugins.engine.config import load_config
+from nl_plugins.engine import build_model, load_config
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([
@@ -96,6 +97,22 @@ def test_a_config_builds_with_the_blocks_it_names(code, tmp_path):
     if 'mmaction::' in code:
         pytest.importorskip('mmaction')
     check_config(code, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('code', [
+    code for _, code in python_blocks('README.md')
+    if is_config(code) and 'backbone=' in code and '_base_' in code])
+def test_a_config_of_the_readme_starts_from_its_pretrained_file(
+        code, tmp_path, torch_home):
+    if 'mmaction::' in code:
+        pytest.importorskip('mmaction')
+    (tmp_path / 'config.py').write_text(code)
+    cfg = load_config(str(tmp_path / 'config.py'))
+    file, = [hub.write(torch_home, name) for name in hub.names_in(cfg.model)]
+    model = build_model(cfg)
+    model.init_weights()
+    hub.assert_landed(model.backbone, file)
 
 
 def test_every_config_of_inserting_names_its_blocks():
