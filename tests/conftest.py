@@ -7,6 +7,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
+from mmengine.utils import ManagerMixin
 from toy_run import TOY
 
 from nl_plugins import engine
@@ -21,8 +22,16 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(autouse=True)
 def seed():
-    """Every test starts from the same random numbers."""
+    """Every test starts from the same random numbers, and leaves nothing.
+
+    mmengine keeps scopes, loggers, message hubs and visualizers by name.
+    """
     torch.manual_seed(0)
+    yield
+    classes = [ManagerMixin]
+    for cls in classes:
+        classes += cls.__subclasses__()
+        cls._instance_dict.clear()
 
 
 @pytest.fixture(scope='session')

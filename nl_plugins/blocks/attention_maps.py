@@ -133,7 +133,7 @@ def _map(block: NonLocalBlock, query: Tensor, key: Tensor,
         logits = query @ key.transpose(-1, -2)
     if block.mode not in SOFTMAX_MODES:
         return logits / logits.shape[-1]
-    logits = block.scale / block.temperature * logits
+    logits = block.logit_scale * logits
     if key_bias is not None:
         logits = logits + key_bias.unsqueeze(-2)
     return logits.softmax(dim=-1)

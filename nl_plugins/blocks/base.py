@@ -53,8 +53,6 @@ class NonLocalBlock(nn.Module):
     ndim: int
     #: Kernel and stride of the pooling that ``sub_sample`` switches on.
     pool_size: tuple[int, ...]
-    #: Divides the logits of a softmax.
-    temperature = 1.
     #: Which maps it has: of pairs of positions, and one for all queries.
     has_pairwise_term, has_unary_term = True, False
 
@@ -249,9 +247,14 @@ class NonLocalBlock(nn.Module):
         elif self.mode == 'concatenation':
             y = concatenation_attention(*self.scores(query, key), value)
         else:
-            y = softmax_attention(query, key, value,
-                                  self.scale / self.temperature, key_bias)
+            y = softmax_attention(query, key, value, self.logit_scale,
+                                  key_bias)
         return self.gamma.to(y.dtype) * y if self.gate else y
+
+    @property
+    def logit_scale(self) -> float:
+        """Factor of the logits of the softmax over pairs."""
+        return self.scale
 
     def scores(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
         """The two halves of ``w_f`` applied, ``(..., h, N)``."""

@@ -129,6 +129,11 @@ class DisentangledBlock(NonLocalBlock):
             y = super().attend(projections._replace(key_bias=None)) + y
         return y
 
+    @property
+    def logit_scale(self) -> float:
+        """As :meth:`NonLocalBlock.logit_scale`, over the temperature."""
+        return self.scale / self.temperature
+
     def _unary_logits(self, source: Tensor, query: Tensor | None,
                       key: Tensor | None) -> Tensor:
         """What the keys alone decide, ``(G, h, Nk)``."""

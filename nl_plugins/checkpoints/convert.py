@@ -17,7 +17,7 @@ EPS = 1e-5
 #: such attribute.
 _OPTIONS = dict(
     mode=None, use_scale=True, sub_sample=False, axes='spacetime',
-    group_size=None, num_heads=1, temperature=1., terms=None,
+    group_size=None, num_heads=1, temperature=None, terms=None,
     coupling=None, whiten=None)
 #: Blocks that were added to a module which runs without them.
 _CHILD = re.compile(r'non_local_block(?:_\d+)?')

@@ -53,4 +53,5 @@ def test_backbones_of_the_toolboxes_run(cfg, name):
     (dict(type='mmdet.RPNHead', in_channels=8), 'rpn_conv'),
 ])
 def test_is_none_where_the_module_does_not_run_on_an_image(cfg, name):
+    init_default_scope('mmdet')
     assert probe(MODELS.build(cfg), [name]) is None
