@@ -89,8 +89,8 @@ def WithBlocks(base: str | type, blocks: Sequence[dict],
         if calls.get(insertion.target) is None
     ]
     if unseen:
-        module.register_forward_pre_hook(partial(_start_counting, unseen))
-        module.register_forward_hook(partial(_stop_counting, unseen))
+        # Not hooks: MMSegmentation calls forward() of its heads itself.
+        module.forward = partial(_first_forward, module, unseen)
     if hasattr(module, 'init_weights'):
         # An attribute of the instance, bound by a partial: unlike a closure
         # it follows the module into its copies.
@@ -357,11 +357,22 @@ def inserted_blocks(model: nn.Module) -> Iterator[str]:
 # Calls of modules that were not probed: counted in the first forward -------
 
 
-def _start_counting(names: list[str], base: nn.Module, args: tuple) -> None:
+def _first_forward(base: nn.Module, names: list[str], *args: Any,
+                   **kwargs: Any) -> Any:
+    """``forward`` of a base until it has run once."""
+    forward = type(base).forward
     if torch.compiler.is_compiling():  # the graph is not to have it
-        return
-    for name in names:
-        base.get_submodule(name)._calls = 0
+        return forward(base, *args, **kwargs)
+    blocks = [base.get_submodule(name) for name in names]
+    for block in blocks:
+        block._calls = 0
+    try:
+        output = forward(base, *args, **kwargs)
+    finally:
+        for block in blocks:
+            del block._calls
+    del base.forward
+    return output
 
 
 def _count(block: nn.Module, place: str) -> None:
@@ -370,19 +381,6 @@ def _count(block: nn.Module, place: str) -> None:
     if block._calls:
         raise InsertionError(_repeated(place, 'several'))
     block._calls = 1
-
-
-def _stop_counting(names: list[str], base: nn.Module, args: tuple,
-                   output: Any) -> None:
-    if torch.compiler.is_compiling():
-        return
-    for name in names:
-        vars(base.get_submodule(name)).pop('_calls', None)
-    for hooks in base._forward_pre_hooks, base._forward_hooks:
-        for key, hook in list(hooks.items()):
-            if isinstance(hook, partial) and hook.func in (_start_counting,
-                                                           _stop_counting):
-                del hooks[key]
 
 
 # Initial weights -----------------------------------------------------------

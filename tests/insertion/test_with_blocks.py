@@ -565,11 +565,27 @@ def test_a_place_that_runs_once_is_counted_in_the_first_forward_alone():
     head = retina_head([dict(type=NL, after='cls_convs.0')])
     level = [torch.randn(1, 8, 8, 8)]
     expected = head(level)
-    assert not head._forward_hooks and not head._forward_pre_hooks
+    assert 'forward' not in vars(head)
     for model in head, copy.deepcopy(head):
         for _ in range(2):
             for a, b in zip(model(level), expected):
                 assert torch.equal(a[0], b[0])
+
+
+def test_a_forward_that_is_called_directly_is_counted_too():
+    # as MMSegmentation calls those of its heads
+    head = build([dict(type=NL, after='shared', in_channels=8)],
+                 base='nl_plugins.Shared')
+    with pytest.raises(ValueError, match="after='shared': .* runs several"):
+        head.forward([image(8, 8)[:, :1].expand(-1, 8, -1, -1)])
+
+
+def test_a_compiled_head_has_no_graph_break():
+    head = retina_head([dict(type=NL, after='cls_convs.0')]).eval()
+    level = [torch.randn(1, 8, 8, 8)]
+    compiled = torch.compile(head, backend='aot_eager', fullgraph=True)
+    for a, b in zip(compiled(level), head(level)):
+        torch.testing.assert_close(a[0], b[0], rtol=1e-4, atol=1e-5)
 
 
 def test_a_failed_first_forward_does_not_count():
@@ -620,6 +636,18 @@ def test_inserted_blocks_are_found():
     assert set(inserted_blocks(model)) == {
         'layer2.0.non_local_block', 'layer2.0.context_block',
         'conv1.context_block'}
+
+
+@MODELS.register_module()
+class Shared(nn.Module):
+    """Takes a list, and runs a layer twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.shared = nn.Conv2d(8, 8, 1)
+
+    def forward(self, xs):
+        return self.shared(self.shared(xs[0]))
 
 
 @MODELS.register_module()
