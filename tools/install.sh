@@ -278,8 +278,8 @@ print(max(1, min(free, len(os.sched_getaffinity(0)))))')
 step "Python environment" prepare_environment
 clone=$("$python" tools/environment.py clone)
 [ -z "$clone" ] ||
-    fail "$env runs nl_plugins of another clone, $clone: use an environment" \
-        "of its own for this one, or remove that one first:" \
+    fail "$env runs nl_plugins of another clone, $clone: use a separate" \
+        "environment for this one, or remove that one first:" \
         "$python -m pip uninstall nl_plugins"
 others=$("$python" tools/environment.py --stack "$stack" others)
 [ -z "$others" ] ||

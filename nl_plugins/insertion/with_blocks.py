@@ -48,8 +48,8 @@ def WithBlocks(base: str | type, blocks: Sequence[dict],
         blocks (Sequence[dict]): Configs of the blocks. ``type`` is any
             registered module or a class; ``after`` or ``before`` names the
             place: a module path relative to the base, in which integers may
-            be negative, or a list of such paths, each of which gets a block
-            of its own. ``in_channels`` may be left out. ``layout='BCN'``
+            be negative, or a list of such paths, each of which gets a
+            separate block. ``in_channels`` may be left out. ``layout='BCN'``
             states that the tensor is ``(B, C, N)``; a 1d block needs it where
             that cannot be found out. Everything else goes to the block.
         kwargs: Arguments of ``base``.
