@@ -126,11 +126,9 @@ def _groups(block: nn.Module, size: tuple[int, ...]) -> list[tuple]:
 
 def _formula(block: nn.Module, x: Tensor) -> Tensor:
     """Every option of the blocks, by loops over samples, groups and heads."""
-    if getattr(block, 'num_frames', None):
+    if getattr(block, 'num_frames', None) and x.dim() == 4:
         clips = x.unflatten(0, (-1, block.num_frames)).transpose(1, 2)
-        frames = copy.copy(block)
-        frames.num_frames = None
-        return _formula(frames, clips).transpose(1, 2).flatten(0, 1)
+        return _formula(block, clips).transpose(1, 2).flatten(0, 1)
     source = x
     if block.sub_sample == 'before':
         source = _pool(x, block.pool_size)

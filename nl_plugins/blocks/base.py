@@ -276,7 +276,11 @@ class NonLocalBlock(nn.Module):
 
 
 #: What may be given by position after ``in_channels``.
-_POSITIONAL = tuple(inspect.signature(NonLocalBlock).parameters)[1:9]
+_POSITIONAL = [
+    name for name, parameter in inspect.signature(
+        NonLocalBlock).parameters.items()
+    if parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+][1:]
 
 
 def named_arguments(args: Sequence, kwargs: dict) -> dict:

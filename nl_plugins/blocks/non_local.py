@@ -127,12 +127,24 @@ class NonLocal3d(NonLocalBlock):
                 check_pool_size(pool_size, self.ndim, sub_sample), axes,
                 group_size)
         super().__init__(in_channels, *args, pool_size=pool_size, **kwargs)
-        self.axes = axes
-        self.num_frames = num_frames
-        self.group_size = group_size
         self.layout = ClipLayout(
             type(self).__name__, in_channels, self.num_heads, axes,
             num_frames, group_size)
+
+    @property
+    def axes(self) -> str:
+        """What a position attends to."""
+        return self.layout.axes
+
+    @property
+    def num_frames(self) -> int | None:
+        """Frames of a clip that are in the batch."""
+        return self.layout.num_frames
+
+    @property
+    def group_size(self) -> int | None:
+        """Successive frames that attend to each other."""
+        return self.layout.group_size
 
 
 def _check_pool_size(pool_size: tuple[int, ...], axes: str,

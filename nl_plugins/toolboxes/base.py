@@ -32,6 +32,8 @@ class Toolbox:
         file_kind (str): What its models predict on.
         tensor_options (dict): What a model needs beside ``mode='tensor'``
             to run to its end.
+        dump_metric (str): The metric that writes all predictions into one
+            file.
     """
     name: str | None = None
     distribution: str | None = None
@@ -40,6 +42,7 @@ class Toolbox:
     sizes = 'HxW'
     file_kind = 'an image'
     tensor_options: dict[str, Any] = {}
+    dump_metric = 'DumpResults'
 
     def __init__(self, name: str | None = None) -> None:
         self.name = name or self.name
@@ -154,10 +157,6 @@ class Toolbox:
         """
         runner.test_evaluator.metrics.append(
             METRICS.build(dict(type=self.dump_metric, out_file_path=out)))
-
-    #: The metric that writes all predictions into one file.
-    dump_metric = 'DumpResults'
-
 
 def visualization_hook(cfg: Config, hook_type: str) -> ConfigDict:
     """The hook of a config that draws predictions.
