@@ -4,6 +4,7 @@ Importing the package registers everything in it, so a config needs only::
 
     custom_imports = dict(imports=['nl_plugins'], allow_failed_imports=False)
 """
+
 from importlib import import_module
 from typing import Any
 
@@ -30,10 +31,20 @@ explain_refusals()
 name_own_configs()
 
 __all__ = [
-    'AttentionVisualizationHook', 'DisentangledNonLocal1d',
-    'DisentangledNonLocal2d', 'DisentangledNonLocal3d', 'HOOKS', 'MODELS',
-    'NonLocal1d', 'NonLocal2d', 'NonLocal3d', 'UpgradeNonLocalHook',
-    'WithBlocks', 'functional', 'load_config', 'upgrade'
+    'AttentionVisualizationHook',
+    'DisentangledNonLocal1d',
+    'DisentangledNonLocal2d',
+    'DisentangledNonLocal3d',
+    'HOOKS',
+    'MODELS',
+    'NonLocal1d',
+    'NonLocal2d',
+    'NonLocal3d',
+    'UpgradeNonLocalHook',
+    'WithBlocks',
+    'functional',
+    'load_config',
+    'upgrade',
 ]
 
 

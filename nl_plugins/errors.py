@@ -2,6 +2,7 @@
 
 The tools print them as one message; everything else keeps its traceback.
 """
+
 import pickle
 
 

@@ -2,6 +2,7 @@
 
 ``type='nl_plugins.NonLocal2d'`` finds a module here from any toolbox.
 """
+
 from importlib import import_module
 from typing import Any
 
@@ -24,10 +25,8 @@ class _LazyRegistry(Registry):
 
 
 MODELS = _LazyRegistry(
-    'model',
-    parent=MMENGINE_MODELS,
-    scope='nl_plugins',
-    locations=['nl_plugins'])
+    'model', parent=MMENGINE_MODELS, scope='nl_plugins', locations=['nl_plugins']
+)
 HOOKS = Registry(
-    'hook', parent=MMENGINE_HOOKS, scope='nl_plugins',
-    locations=['nl_plugins'])
+    'hook', parent=MMENGINE_HOOKS, scope='nl_plugins', locations=['nl_plugins']
+)

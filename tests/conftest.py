@@ -1,4 +1,5 @@
 """Fixtures of several files."""
+
 import importlib.util
 from pathlib import Path
 from types import ModuleType
@@ -15,8 +16,7 @@ from nl_plugins.engine import config as loading
 
 
 def pytest_collection_modifyitems(items):
-    """Begin with what takes long, so that no worker waits for it at the end.
-    """
+    """Begin with what takes long, so that no worker waits for it at the end."""
     items.sort(key=lambda item: item.get_closest_marker('slow') is None)
 
 

@@ -3,6 +3,7 @@
 The values are random. The names of the parameters are written down here, not
 taken from a model that loads them.
 """
+
 import json
 import re
 from collections.abc import Iterator
@@ -12,10 +13,8 @@ import mmengine
 import torch
 from torch import Tensor, nn
 
-_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3),
-           101: (3, 4, 23, 3)}
-_TABLES = {'torchvision': 'torchvision_0.12.json',
-           'open-mmlab': 'openmmlab.json'}
+_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+_TABLES = {'torchvision': 'torchvision_0.12.json', 'open-mmlab': 'openmmlab.json'}
 
 
 def url_of(name: str) -> str:
@@ -43,8 +42,9 @@ def file_of(home: Path, name: str) -> Path:
     return home / 'hub' / 'checkpoints' / url_of(name).rpartition('/')[2]
 
 
-def write(home: Path, name: str, state: dict[str, Tensor] | None = None
-          ) -> dict[str, Tensor]:
+def write(
+    home: Path, name: str, state: dict[str, Tensor] | None = None
+) -> dict[str, Tensor]:
     """Write a file of pretrained weights unless it is there.
 
     Args:
@@ -73,12 +73,17 @@ def published(file: str) -> dict[str, Tensor]:
     return resnet(
         depth,
         deep_stem='_v1c' in file,
-        groups=tuple(map(int, groups.groups())) if groups else (1, 64))
+        groups=tuple(map(int, groups.groups())) if groups else (1, 64),
+    )
 
 
-def resnet(depth: int, deep_stem: bool = False,
-           groups: tuple[int, int] = (1, 64), width: int = 64,
-           stem: int = 64) -> dict[str, Tensor]:
+def resnet(
+    depth: int,
+    deep_stem: bool = False,
+    groups: tuple[int, int] = (1, 64),
+    width: int = 64,
+    stem: int = 64,
+) -> dict[str, Tensor]:
     """Parameters of a ResNet in torchvision's names.
 
     Args:
@@ -95,15 +100,18 @@ def resnet(depth: int, deep_stem: bool = False,
 
     def conv(name: str, out: int, channels: int, kernel: int) -> None:
         shape = out, channels, kernel, kernel
-        state[f'{name}.weight'] = torch.randn(
-            shape, generator=generator) * (2 / (out * kernel**2))**.5
+        state[f'{name}.weight'] = (
+            torch.randn(shape, generator=generator) * (2 / (out * kernel**2)) ** 0.5
+        )
 
     def norm(name: str, channels: int) -> None:
         for key in 'weight', 'bias', 'running_mean', 'running_var':
             value = torch.rand(channels, generator=generator)
-            state[f'{name}.{key}'] = value + .5 * (
-                key in ('weight', 'running_var')) - .5 * (
-                    key in ('bias', 'running_mean'))
+            state[f'{name}.{key}'] = (
+                value
+                + 0.5 * (key in ('weight', 'running_var'))
+                - 0.5 * (key in ('bias', 'running_mean'))
+            )
         state[f'{name}.num_batches_tracked'] = torch.tensor(7)
 
     if deep_stem:
@@ -126,8 +134,11 @@ def resnet(depth: int, deep_stem: bool = False,
             if expansion == 1:
                 kernels = ((inner, channels, 3), (inner, inner, 3))
             else:
-                kernels = ((middle, channels, 1),
-                           (middle, middle // number, 3), (out, middle, 1))
+                kernels = (
+                    (middle, channels, 1),
+                    (middle, middle // number, 3),
+                    (out, middle, 1),
+                )
             for i, (o, c, kernel) in enumerate(kernels, 1):
                 conv(f'{name}.conv{i}', o, c, kernel)
                 norm(f'{name}.bn{i}', o)
@@ -155,7 +166,8 @@ def assert_landed(backbone: nn.Module, file: dict[str, Tensor]) -> None:
         assert torch.allclose(value, expected, rtol=1e-5, atol=1e-7), key
         found += 1
     assert found >= sum(
-        not key.startswith('fc') and 'num_batches' not in key for key in file)
+        not key.startswith('fc') and 'num_batches' not in key for key in file
+    )
 
 
 def published_name(key: str) -> str:

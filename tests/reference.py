@@ -1,4 +1,5 @@
 """The formulas of the blocks, written out, and how to compare with them."""
+
 import copy
 import math
 from types import MethodType
@@ -8,14 +9,18 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 
-def pairwise_weights(mode: str, query: Tensor, key: Tensor, scale: float = 1.,
-                     w_f: Tensor | None = None) -> Tensor:
+def pairwise_weights(
+    mode: str, query: Tensor, key: Tensor, scale: float = 1.0, w_f: Tensor | None = None
+) -> Tensor:
     """``f(x_i, x_j) / C(x)``, shape ``(B, Nq, Nk)``, the whole map."""
     if mode == 'concatenation':
-        pairs = torch.cat([
-            query.unsqueeze(2).expand(-1, -1, key.shape[1], -1),
-            key.unsqueeze(1).expand(-1, query.shape[1], -1, -1)
-        ], -1)
+        pairs = torch.cat(
+            [
+                query.unsqueeze(2).expand(-1, -1, key.shape[1], -1),
+                key.unsqueeze(1).expand(-1, query.shape[1], -1, -1),
+            ],
+            -1,
+        )
         return torch.relu(pairs @ w_f) / key.shape[1]
     logits = torch.einsum('bid,bjd->bij', query, key) * scale
     if mode == 'dot_product':
@@ -23,7 +28,7 @@ def pairwise_weights(mode: str, query: Tensor, key: Tensor, scale: float = 1.,
     return torch.exp(logits - logits.logsumexp(2, keepdim=True))
 
 
-def randomize(module: nn.Module, std: float = .3) -> nn.Module:
+def randomize(module: nn.Module, std: float = 0.3) -> nn.Module:
     """Give weights that leave no term at zero, always the same."""
     generator = torch.Generator().manual_seed(3)
     for _, parameter in sorted(module.named_parameters()):
@@ -37,16 +42,16 @@ def relative_error(actual: Tensor, expected: Tensor) -> float:
     return float((actual.double() - expected.double()).abs().max() / scale)
 
 
-def output_and_gradients(module: nn.Module,
-                         x: Tensor) -> dict[str, Tensor]:
+def output_and_gradients(module: nn.Module, x: Tensor) -> dict[str, Tensor]:
     """Output and all gradients of a module under a fixed cotangent."""
     x = x.clone().requires_grad_()
     module.zero_grad()
     # In the type of the module: in-place upstream code needs a non-leaf.
     out = module(x * 1)
     generator = torch.Generator().manual_seed(7)
-    cotangent = torch.randn(
-        out.shape, generator=generator, dtype=torch.float64).to(out.dtype)
+    cotangent = torch.randn(out.shape, generator=generator, dtype=torch.float64).to(
+        out.dtype
+    )
     out.backward(cotangent)
     results = dict(output=out.detach(), input=x.grad)
     for name, parameter in module.named_parameters():
@@ -54,13 +59,12 @@ def output_and_gradients(module: nn.Module,
     return results
 
 
-def assert_same_results(actual: dict, expected: dict,
-                        tolerance: float = 1e-5) -> None:
+def assert_same_results(actual: dict, expected: dict, tolerance: float = 1e-5) -> None:
     assert actual.keys() == expected.keys()
     # A gradient that is 0 in exact arithmetic (the bias of a query under a
     # softmax over the keys) is noise on both sides; it is measured against
     # the largest gradient.
-    floor = .1 * max(g.abs().max() for g in expected.values())
+    floor = 0.1 * max(g.abs().max() for g in expected.values())
     for name, value in expected.items():
         error = (actual[name].double() - value.double()).abs().max()
         error = float(error / max(value.abs().max(), floor))
@@ -76,7 +80,7 @@ class LargestTensor(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
-        for value in out if isinstance(out, (tuple, list)) else (out, ):
+        for value in out if isinstance(out, (tuple, list)) else (out,):
             if isinstance(value, Tensor):
                 # The storage: an expanded view takes no memory.
                 size = value.untyped_storage().nbytes() // value.itemsize
@@ -117,8 +121,12 @@ def _groups(block: nn.Module, size: tuple[int, ...]) -> list[tuple]:
     frames = getattr(block, 'group_size', None) or size[0]
     parts = [slice(t, t + frames) for t in range(0, size[0], frames)]
     if axes == 'time':
-        return [(every, every, part, h, w) for part in parts
-                for h in range(size[1]) for w in range(size[2])]
+        return [
+            (every, every, part, h, w)
+            for part in parts
+            for h in range(size[1])
+            for w in range(size[2])
+        ]
     if len(parts) > 1:
         return [(every, every, part) for part in parts]
     return [()]
@@ -132,11 +140,12 @@ def _formula(block: nn.Module, x: Tensor) -> Tensor:
     source = x
     if block.sub_sample == 'before':
         source = _pool(x, block.pool_size)
-    layers = dict(query=(getattr(block, 'theta', None), x),
-                  key=(getattr(block, 'theta' if block.share_query_key else
-                               'phi', None), source),
-                  value=(block.g, source),
-                  mask=(getattr(block, 'conv_mask', None), source))
+    layers = dict(
+        query=(getattr(block, 'theta', None), x),
+        key=(getattr(block, 'theta' if block.share_query_key else 'phi', None), source),
+        value=(block.g, source),
+        mask=(getattr(block, 'conv_mask', None), source),
+    )
     parts = {}
     for name, (layer, features) in layers.items():
         if block.mode == 'gaussian' and name in ('query', 'key'):
@@ -155,20 +164,27 @@ def _formula(block: nn.Module, x: Tensor) -> Tensor:
             }
             place = y[b][(slice(None), *group[2:])]
             place.copy_(
-                _attend(block, **tokens).expand(place[0].numel(), -1).T
-                .reshape(place.shape))
+                _attend(block, **tokens)
+                .expand(place[0].numel(), -1)
+                .T.reshape(place.shape)
+            )
     if not block.gate:
         y = _convolve(block.conv_out, y)
     return x + y
 
 
-def _attend(block: nn.Module, value: Tensor, query: Tensor | None = None,
-            key: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+def _attend(
+    block: nn.Module,
+    value: Tensor,
+    query: Tensor | None = None,
+    key: Tensor | None = None,
+    mask: Tensor | None = None,
+) -> Tensor:
     """What the tokens of one group attend to, ``(N, C)`` each."""
-    terms = getattr(block, 'terms', ('pairwise', ))
+    terms = getattr(block, 'terms', ('pairwise',))
     softmax = 'gaussian' in block.mode
     heads = block.num_heads
-    scale = 1.
+    scale = 1.0
     if block.mode == 'embedded_gaussian' and block.use_scale:
         scale = 1 / math.sqrt(block.key_channels / heads)
     mean, centred = None, (query, key)
@@ -181,25 +197,30 @@ def _attend(block: nn.Module, value: Tensor, query: Tensor | None = None,
             centred = [t - t.mean() for t in centred]
     outputs = []
     for h in range(heads):
+
         def part(t, h=h):
             width = t.shape[-1] // heads
-            return t[..., h * width:(h + 1) * width]
+            return t[..., h * width : (h + 1) * width]
 
         logits = None
         if 'unary' in terms:
-            logits = mask[:, 0] if mask is not None else (
-                scale * part(key) @ part(mean))
+            logits = (
+                mask[:, 0] if mask is not None else (scale * part(key) @ part(mean))
+            )
         out = 0
         if 'pairwise' in terms:
             q, k = (part(t)[None] for t in centred)
             w_f = None
             if block.mode == 'concatenation':
-                w_f = torch.cat([
-                    part(w) for w in
-                    block.concat_project.conv.weight.flatten().chunk(2)])
+                w_f = torch.cat(
+                    [
+                        part(w)
+                        for w in block.concat_project.conv.weight.flatten().chunk(2)
+                    ]
+                )
             factor = scale
             if softmax:
-                factor = scale / getattr(block, 'temperature', 1.)
+                factor = scale / getattr(block, 'temperature', 1.0)
             if getattr(block, 'coupling', 'add') == 'mul':
                 weights = torch.exp(factor * q[0] @ k[0].T + logits)
                 weights, logits = weights / weights.sum(1, keepdim=True), None

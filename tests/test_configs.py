@@ -1,4 +1,5 @@
 """Every config builds, starts from its pretrained file, trains one step."""
+
 import copy
 import functools
 import re
@@ -18,8 +19,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group('configs')]
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(
-    path.relative_to(ROOT).as_posix()
-    for path in (ROOT / 'configs').rglob('*.py'))
+    path.relative_to(ROOT).as_posix() for path in (ROOT / 'configs').rglob('*.py')
+)
 
 
 def load(path):
@@ -45,9 +46,9 @@ def build_backbone(cfg):
 def find_blocks(model):
     """Names of the blocks, of which our heads have one too."""
     return [
-        name for name, module in model.named_modules()
-        if isinstance(module, _NonLocalNd)
-        or type(module).__name__ == 'ContextBlock'
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, _NonLocalNd) or type(module).__name__ == 'ContextBlock'
     ]
 
 
@@ -56,7 +57,7 @@ def assert_identities(model):
     for name in find_blocks(model):
         block = model.get_submodule(name)
         # ContextBlock is from mmcv
-        size = (3, ) * getattr(block, 'ndim', 2)
+        size = (3,) * getattr(block, 'ndim', 2)
         shape = (1, block.in_channels, *size)
         if getattr(block, 'num_frames', None):
             shape = (block.num_frames, block.in_channels, 3, 3)
@@ -74,32 +75,30 @@ def train_one_step(cfg, model):
     """Losses of a batch of two small images."""
     if cfg.default_scope == 'mmdet':
         from mmdet.testing import demo_mm_inputs
-        batch = demo_mm_inputs(
-            2, [[3, 32, 32]] * 2, num_classes=2, with_mask=True)
+
+        batch = demo_mm_inputs(2, [[3, 32, 32]] * 2, num_classes=2, with_mask=True)
     elif cfg.default_scope == 'mmaction':
         from mmaction.structures import ActionDataSample
+
         frames = cfg.train_dataloader.dataset.pipeline[1]
         size = (frames.num_clips, 3, frames.clip_len, 64, 64)
         if frames.clip_len == 1:  # frames that a 2D recognizer takes
             size = (frames.num_clips, 3, 64, 64)
         batch = dict(
-            inputs=[
-                torch.randint(0, 256, size, dtype=torch.uint8)
-                for _ in range(2)
-            ],
-            data_samples=[
-                ActionDataSample().set_gt_label(label) for label in range(2)
-            ])
+            inputs=[torch.randint(0, 256, size, dtype=torch.uint8) for _ in range(2)],
+            data_samples=[ActionDataSample().set_gt_label(label) for label in range(2)],
+        )
     else:
         from mmengine.structures import PixelData
         from mmseg.structures import SegDataSample
+
         labels = torch.randint(0, model.num_classes, (2, 1, 32, 64))
         batch = dict(
             inputs=[torch.randint(0, 256, (3, 32, 64)) for _ in range(2)],
             data_samples=[
-                SegDataSample(gt_sem_seg=PixelData(data=label))
-                for label in labels
-            ])
+                SegDataSample(gt_sem_seg=PixelData(data=label)) for label in labels
+            ],
+        )
         model.data_preprocessor.size = (32, 64)
     data = model.data_preprocessor(batch, training=True)
     return model.parse_losses(model(**data, mode='loss'))
@@ -115,9 +114,16 @@ def layers(value):
     """The config of a model without what data and classes decide."""
     if isinstance(value, dict):
         return {
-            key: layers(item) for key, item in value.items()
-            if key not in ('num_classes', 'align_corners',
-                           'data_preprocessor', 'train_cfg', 'test_cfg')
+            key: layers(item)
+            for key, item in value.items()
+            if key
+            not in (
+                'num_classes',
+                'align_corners',
+                'data_preprocessor',
+                'train_cfg',
+                'test_cfg',
+            )
         }
     if isinstance(value, (list, tuple)):
         return [layers(item) for item in value]
@@ -126,7 +132,8 @@ def layers(value):
 
 @pytest.mark.parametrize('path', CONFIGS)
 def test_config_starts_from_its_pretrained_file_and_trains_one_step(
-        path, started, torch_home):
+    path, started, torch_home
+):
     cfg = load(path)
     if cfg.default_scope == 'mmdet':
         cfg.model.train_cfg.rcnn.sampler.num = 16  # seconds, not minutes
@@ -136,14 +143,15 @@ def test_config_starts_from_its_pretrained_file_and_trains_one_step(
         model = revert_sync_batchnorm(MODELS.build(cfg.model))
     blocks = find_blocks(model)
     named_by_file = any(
-        part in path for part in ('-nl-', '-dnl-', '-gcb-', 'dnl', 'nonlocal'))
+        part in path for part in ('-nl-', '-dnl-', '-gcb-', 'dnl', 'nonlocal')
+    )
     assert bool(blocks) == named_by_file
     assert not blocks or 'nl_plugins' in cfg.custom_imports.imports
     if not is_new:
         return
     names = set(hub.names_in(cfg.model))
     assert len(names) == (0 if '/demo/' in path else 1)
-    file, = [hub.write(torch_home, name) for name in names] or [None]
+    (file,) = [hub.write(torch_home, name) for name in names] or [None]
     model.init_weights()
     if file:
         hub.assert_landed(model.backbone, file)
@@ -166,35 +174,34 @@ BACKBONES = [
     'dnlnet/dnl_r50-d8_4xb2-40k_cityscapes-512x1024.py',
     'fcn/fcn_r50-d8-dnl-c4_4xb2-40k_cityscapes-512x1024.py',
     'c2d/c2d_r50-in1k-pre-nl-5blocks_8xb32-8x8x1-100e_kinetics400-rgb.py',
-    'i3d/i3d_imagenet-pretrained-r50-nl-5blocks_8xb8-8x8x1-100e_kinetics400-'
-    'rgb.py',
+    'i3d/i3d_imagenet-pretrained-r50-nl-5blocks_8xb8-8x8x1-100e_kinetics400-rgb.py',
     'slowonly/slowonly_imagenet-pretrained-r50-dnl-5blocks_8xb16-8x8x1-'
     'steplr-150e_kinetics400-rgb.py',
-    'tsm/tsm_imagenet-pretrained-r50-nl-5blocks_8xb16-1x1x8-50e_kinetics400-'
-    'rgb.py',
+    'tsm/tsm_imagenet-pretrained-r50-nl-5blocks_8xb16-1x1x8-50e_kinetics400-rgb.py',
 ]
 
 
 @pytest.mark.parametrize('path', BACKBONES)
-def test_config_loads_checkpoints_without_and_with_blocks(
-        path, torch_home, tmp_path):
+def test_config_loads_checkpoints_without_and_with_blocks(path, torch_home, tmp_path):
     # as the runner does for load_from
     cfg = load(f'configs/{path}')
     model = revert_sync_batchnorm(MODELS.build(cfg.model))
     for name in hub.names_in(cfg.model):
         hub.write(torch_home, name)
     model.init_weights()
-    trained = {key: torch.rand(value.shape) if value.is_floating_point() else
-               value for key, value in model.state_dict().items()}
+    trained = {
+        key: torch.rand(value.shape) if value.is_floating_point() else value
+        for key, value in model.state_dict().items()
+    }
     of_blocks = tuple(f'{name}.' for name in find_blocks(model))
-    upstream = {key: value for key, value in trained.items()
-                if not key.startswith(of_blocks)}
+    upstream = {
+        key: value for key, value in trained.items() if not key.startswith(of_blocks)
+    }
     for state in upstream, trained:
         torch.save(dict(state_dict=state), tmp_path / 'trained.pth')
         load_checkpoint(model, str(tmp_path / 'trained.pth'), 'cpu')
         loaded = model.state_dict()
-        assert all(torch.equal(loaded[key], value)
-                   for key, value in state.items())
+        assert all(torch.equal(loaded[key], value) for key, value in state.items())
         if state is upstream:
             assert_identities(model)
 
@@ -207,10 +214,8 @@ def test_no_two_configs_have_the_same_name():
 
 #: Where blocks stand, by the name of the config and the depth.
 PLACES = {
-    ('5blocks', 50): ['layer2.1', 'layer2.3', 'layer3.1', 'layer3.3',
-                      'layer3.5'],
-    ('5blocks', 101): ['layer2.1', 'layer2.3', 'layer3.6', 'layer3.13',
-                       'layer3.20'],
+    ('5blocks', 50): ['layer2.1', 'layer2.3', 'layer3.1', 'layer3.3', 'layer3.5'],
+    ('5blocks', 101): ['layer2.1', 'layer2.3', 'layer3.6', 'layer3.13', 'layer3.20'],
     ('10blocks', 50): [f'layer2.{i}' for i in range(4)]
     + [f'layer3.{i}' for i in range(6)],
     ('10blocks', 101): [f'layer2.{i}' for i in range(4)]
@@ -222,27 +227,25 @@ PLACES = {
     ('c5', 50): ['layer4.2'],
     ('c4-c5all', 50): ['layer3.5', 'layer4.0', 'layer4.1', 'layer4.2'],
 }
-VIDEO = [
-    p for p in CONFIGS
-    if p.split('/')[1] in ('c2d', 'i3d', 'slowonly', 'tsm')
-]
+VIDEO = [p for p in CONFIGS if p.split('/')[1] in ('c2d', 'i3d', 'slowonly', 'tsm')]
 
 
-@pytest.mark.parametrize(
-    'path', VIDEO + [p for p in CONFIGS if '/mask_rcnn/' in p])
+@pytest.mark.parametrize('path', VIDEO + [p for p in CONFIGS if '/mask_rcnn/' in p])
 def test_blocks_stand_where_the_name_of_the_config_says(path):
     backbone = build_backbone(load(path))
     places = [
-        name.rpartition('.')[0] for name, _ in backbone.named_modules()
+        name.rpartition('.')[0]
+        for name, _ in backbone.named_modules()
         if name.endswith(('.non_local_block', '.context_block'))
     ]
     depth = 101 if '101' in path else 50
     assert len(backbone.layer3) == {50: 6, 101: 23}[depth]
     expected = []
     if any(part in path for part in ('-nl-', '-dnl-', '-gcb-')):
-        expected, = [
-            found for (name, d), found in PLACES.items() if d == depth
-            and re.search(rf'-{name}(-space|-time)?_', path)
+        (expected,) = [
+            found
+            for (name, d), found in PLACES.items()
+            if d == depth and re.search(rf'-{name}(-space|-time)?_', path)
         ]
     assert places == expected
 
@@ -260,30 +263,30 @@ def test_video_configs_are_what_their_names_say(path):
         wanted = [int(n) for n in clip.split('x')]
         if split == 'test' and wanted[0] > 1:
             wanted[2] = 10
-        assert [frames.clip_len, frames.frame_interval,
-                frames.num_clips] == wanted
+        assert [frames.clip_len, frames.frame_interval, frames.num_clips] == wanted
         assert 'kinetics400' in dataset.ann_file
     assert cfg.model.cls_head.num_classes == 400
     backbone = build_backbone(cfg)
-    assert ('3x3x3' in name) == (
-        getattr(backbone, 'inflate_style', '') == '3x3x3')
+    assert ('3x3x3' in name) == (getattr(backbone, 'inflate_style', '') == '3x3x3')
     blocks = [m for m in backbone.modules() if isinstance(m, _NonLocalNd)]
     for block in blocks:
         mode = re.search('gaussian|dot-product|concatenation', name)
         assert block.mode == (
-            mode[0].replace('-', '_') if mode else 'embedded_gaussian')
+            mode[0].replace('-', '_') if mode else 'embedded_gaussian'
+        )
         axes = re.search('blocks-(space|time)', name)
         assert block.axes == (axes[1] if axes else 'spacetime')
         # the keys of the paper's own checkpoints
-        assert block.sub_sample == ('before' if block.axes != 'time' else
-                                    False)
-        assert block.conv_out.with_norm == ('-32x4x1-' not in name
-                                            and '-128x1x1-' not in name)
+        assert block.sub_sample == ('before' if block.axes != 'time' else False)
+        assert block.conv_out.with_norm == (
+            '-32x4x1-' not in name and '-128x1x1-' not in name
+        )
         assert hasattr(block, 'temperature') == ('-dnl-' in name)
     groups = [block.group_size for block in blocks]
     long = wanted[0] * wanted[1] == 128
-    assert groups == ([4, 4, None, None, None] if long and blocks else
-                      [None] * len(blocks))
+    assert groups == (
+        [4, 4, None, None, None] if long and blocks else [None] * len(blocks)
+    )
 
 
 @pytest.mark.parametrize('path', [p for p in VIDEO if '/c2d/' in p])
@@ -294,12 +297,12 @@ def test_the_frames_of_c2d_are_those_at_the_place_of_the_block(path):
     backbone = build_backbone(cfg)
     for block in backbone.modules():
         if isinstance(block, _NonLocalNd):
-            assert block.num_frames == frames // (
-                1 if '-c2_' in path else 2)
+            assert block.num_frames == frames // (1 if '-c2_' in path else 2)
 
 
 SEGMENTATION = [
-    p for p in CONFIGS
+    p
+    for p in CONFIGS
     if p.split('/')[1] in ('nonlocal_net', 'dnlnet', 'fcn', 'deeplabv3plus')
 ]
 
@@ -308,9 +311,16 @@ SEGMENTATION = [
 def test_segmentation_configs_are_what_their_names_say(path):
     cfg = load(path)
     name = Path(path).name
-    classes = next(n for key, n in {
-        'cityscapes': 19, 'ade20k': 150, 'voc12aug': 21, 'context-59': 59
-    }.items() if key in name)
+    classes = next(
+        n
+        for key, n in {
+            'cityscapes': 19,
+            'ade20k': 150,
+            'voc12aug': 21,
+            'context-59': 59,
+        }.items()
+        if key in name
+    )
     assert cfg.model.decode_head.num_classes == classes
     assert cfg.model.auxiliary_head.num_classes == classes
     assert cfg.model.backbone.depth == (101 if '_r101-' in name else 50)
@@ -319,19 +329,22 @@ def test_segmentation_configs_are_what_their_names_say(path):
     batch = int(name.split('_')[2].split('-')[0].split('xb')[1])
     assert cfg.train_dataloader.batch_size == batch
     size = tuple(map(int, name[:-3].rpartition('-')[2].split('x')))
-    assert tuple(cfg.crop_size) == size == (
-        tuple(cfg.model.data_preprocessor.size))
+    assert tuple(cfg.crop_size) == size == (tuple(cfg.model.data_preprocessor.size))
     head = cfg.model.decode_head.type
     if name.startswith(('nonlocal', 'dnl')):
         assert head == 'nl_plugins.' + (
-            'NLHead' if name.startswith('nonlocal') else 'DNLHead')
+            'NLHead' if name.startswith('nonlocal') else 'DNLHead'
+        )
 
 
-@pytest.mark.parametrize('path', [
-    'dnl_r50-d8_4xb2-40k_cityscapes-512x1024.py',
-    'dnl_r101-d8_4xb4-80k_pascal-context-59-480x480.py',
-    'ablations/dnl-mul-shared_r50-d8_4xb2-40k_cityscapes-512x1024.py'
-])
+@pytest.mark.parametrize(
+    'path',
+    [
+        'dnl_r50-d8_4xb2-40k_cityscapes-512x1024.py',
+        'dnl_r101-d8_4xb4-80k_pascal-context-59-480x480.py',
+        'ablations/dnl-mul-shared_r50-d8_4xb2-40k_cityscapes-512x1024.py',
+    ],
+)
 def test_query_and_key_of_dnl_have_no_weight_decay(path):
     cfg = load(f'configs/dnlnet/{path}')
     model = revert_sync_batchnorm(MODELS.build(cfg.model))
@@ -339,11 +352,13 @@ def test_query_and_key_of_dnl_have_no_weight_decay(path):
     names = {p: name for name, p in model.named_parameters()}
     free = {
         names[p].removeprefix('decode_head.dnl_block.')
-        for group in optimizer.param_groups if not group['weight_decay']
+        for group in optimizer.param_groups
+        if not group['weight_decay']
         for p in group['params']
     }
     assert free == {
-        f'{layer}.conv.{kind}' for layer in ('theta', 'phi')
+        f'{layer}.conv.{kind}'
+        for layer in ('theta', 'phi')
         for kind in ('weight', 'bias')
     }
 
@@ -354,13 +369,13 @@ def test_ablations_change_what_their_names_say():
         if '/ablations/' in path:
             name = Path(path).name.partition('_')[0]
             cfg = load(path).model.decode_head
-            heads[name] = cfg.get('block') or {}, cfg.get('temperature', .05)
+            heads[name] = cfg.get('block') or {}, cfg.get('temperature', 0.05)
     assert heads == {
-        'dnl-add-separate': ({}, .05),
-        'dnl-add-shared': (dict(unary='shared'), .05),
-        'dnl-mul-separate': (dict(coupling='mul'), .05),
-        'dnl-mul-shared': (dict(coupling='mul', unary='shared'), .05),
-        'dnl-pairwise': (dict(terms=('pairwise', )), .05),
-        'dnl-temperature1': ({}, 1.),
-        'dnl-unary': (dict(terms=('unary', )), .05),
+        'dnl-add-separate': ({}, 0.05),
+        'dnl-add-shared': (dict(unary='shared'), 0.05),
+        'dnl-mul-separate': (dict(coupling='mul'), 0.05),
+        'dnl-mul-shared': (dict(coupling='mul', unary='shared'), 0.05),
+        'dnl-pairwise': (dict(terms=('pairwise',)), 0.05),
+        'dnl-temperature1': ({}, 1.0),
+        'dnl-unary': (dict(terms=('unary',)), 0.05),
     }

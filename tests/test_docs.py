@@ -1,4 +1,5 @@
 """The pages say what is true: their configs build, their links lead on."""
+
 import importlib
 import re
 import sys
@@ -17,10 +18,13 @@ from nl_plugins.blocks.base import NonLocalBlock
 from nl_plugins.engine import build_model, load_config
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([
-    ROOT / 'README.md', *(ROOT / 'docs').glob('*.md'),
-    *(ROOT / 'configs').rglob('README.md')
-])
+PAGES = sorted(
+    [
+        ROOT / 'README.md',
+        *(ROOT / 'docs').glob('*.md'),
+        *(ROOT / 'configs').rglob('README.md'),
+    ]
+)
 #: The README in Chinese, with the code of the English one.
 CHINESE = ROOT / 'README_zh-CN.md'
 FENCED = re.compile(r'^```.*?^```$', re.M | re.S)
@@ -50,7 +54,8 @@ COMPLETE = 'docs/inserting.md'
 EXTENDING = 'docs/extending.md'
 CONFIGS = [
     pytest.param(code, id=f'{page}:{line}')
-    for page in map(name, PAGES) if page != EXTENDING
+    for page in map(name, PAGES)
+    if page != EXTENDING
     for line, code in python_blocks(page)
     if is_config(code) and ('_base_' in code or page == COMPLETE)
 ]
@@ -62,8 +67,7 @@ def build(file):
     init_default_scope(cfg.get('default_scope') or 'mmengine')
     with torch.device('meta'):
         model = MODELS.build(cfg.model)
-    if dict(type='nl_plugins.UpgradeNonLocalHook') in cfg.get(
-            'custom_hooks', []):
+    if dict(type='nl_plugins.UpgradeNonLocalHook') in cfg.get('custom_hooks', []):
         upgrade(model)
     return model
 
@@ -100,16 +104,22 @@ def test_a_config_builds_with_the_blocks_it_names(code, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('code', [
-    code for _, code in python_blocks('README.md')
-    if is_config(code) and 'backbone=' in code and '_base_' in code])
+@pytest.mark.parametrize(
+    'code',
+    [
+        code
+        for _, code in python_blocks('README.md')
+        if is_config(code) and 'backbone=' in code and '_base_' in code
+    ],
+)
 def test_a_config_of_the_readme_starts_from_its_pretrained_file(
-        code, tmp_path, torch_home):
+    code, tmp_path, torch_home
+):
     if 'mmaction::' in code:
         pytest.importorskip('mmaction')
     (tmp_path / 'config.py').write_text(code)
     cfg = load_config(str(tmp_path / 'config.py'))
-    file, = [hub.write(torch_home, name) for name in hub.names_in(cfg.model)]
+    (file,) = [hub.write(torch_home, name) for name in hub.names_in(cfg.model)]
     model = build_model(cfg)
     model.init_weights()
     hub.assert_landed(model.backbone, file)
@@ -120,16 +130,15 @@ def test_every_config_of_inserting_names_its_blocks():
         assert is_config(code) and '# -> ' in code, line
 
 
-def test_the_blocks_of_extending_run_and_pass_their_tests(
-        tmp_path, monkeypatch):
+def test_the_blocks_of_extending_run_and_pass_their_tests(tmp_path, monkeypatch):
     for registry in MODELS, NL_MODELS:  # other tests know nothing of them
-        monkeypatch.setattr(registry, '_module_dict',
-                            registry.module_dict.copy())
+        monkeypatch.setattr(registry, '_module_dict', registry.module_dict.copy())
     monkeypatch.delitem(sys.modules, 'my_blocks', raising=False)
     monkeypatch.syspath_prepend(tmp_path)
     codes = [code for _, code in python_blocks(EXTENDING)]
-    (tmp_path / 'my_blocks.py').write_text('\n\n'.join(
-        code for code in codes if not is_config(code)))
+    (tmp_path / 'my_blocks.py').write_text(
+        '\n\n'.join(code for code in codes if not is_config(code))
+    )
     my_blocks = importlib.import_module('my_blocks')
     tests = [v for k, v in vars(my_blocks).items() if k.startswith('test_')]
     assert len(tests) == 3
@@ -197,9 +206,10 @@ def test_the_index_lists_every_page():
 def figures(text):
     """The numbers in each cell of each row of the tables of a page."""
     rows = re.findall(r'^\|.*\|$', FENCED.sub('', text), re.M)
-    return [[
-        re.findall(r'[+-]?\d+(?:\.\d+)?', cell) for cell in row.split('|')
-    ] for row in rows]
+    return [
+        [re.findall(r'[+-]?\d+(?:\.\d+)?', cell) for cell in row.split('|')]
+        for row in rows
+    ]
 
 
 def levels(text):
@@ -209,13 +219,16 @@ def levels(text):
 
 def other_pages(text):
     """The targets of the links of a page, without the other README."""
-    return sorted(target for target in links(text)
-                  if target not in ('README.md', CHINESE.name))
+    return sorted(
+        target for target in links(text) if target not in ('README.md', CHINESE.name)
+    )
 
 
-@pytest.mark.parametrize('part',
-                         [FENCED.findall, figures, levels, other_pages],
-                         ids=['code', 'figures', 'sections', 'links'])
+@pytest.mark.parametrize(
+    'part',
+    [FENCED.findall, figures, levels, other_pages],
+    ids=['code', 'figures', 'sections', 'links'],
+)
 def test_the_chinese_readme_has_the_same(part):
     english = part((ROOT / 'README.md').read_text())
     assert english

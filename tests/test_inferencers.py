@@ -1,4 +1,5 @@
 """The examples of docs/inference.md, as they stand there, on small models."""
+
 import contextlib
 import io
 import re
@@ -42,7 +43,7 @@ def run(title: str) -> tuple[dict, list[str]]:
     kind = re.search(r'import (\w+Inferencer)', example)[1]
     cfg = load_config(f'nl_plugins::demo/{SMALL[kind]}')
     if kind == 'DetInferencer':
-        cfg.model.test_cfg.rcnn.update(score_thr=0., max_per_img=3)
+        cfg.model.test_cfg.rcnn.update(score_thr=0.0, max_per_img=3)
     for config in re.findall(r"'(configs/\S*\.py)'", example):
         assert (ROOT / config).is_file()
         Path(config).parent.mkdir(parents=True)
@@ -58,7 +59,11 @@ def run(title: str) -> tuple[dict, list[str]]:
                 # of a run, whose checkpoints hold no plain values alone
                 message_hub=dict(
                     runtime_info=dict(cfg=cfg.pretty_text),
-                    log_scalars=dict(loss=HistoryBuffer([1.], [1])))), weights)
+                    log_scalars=dict(loss=HistoryBuffer([1.0], [1])),
+                ),
+            ),
+            weights,
+        )
     variables, printed = {}, io.StringIO()
     with contextlib.redirect_stdout(printed):
         exec(example, variables)
@@ -69,12 +74,10 @@ def run(title: str) -> tuple[dict, list[str]]:
 def inputs(tmp_path, monkeypatch):
     """Noise, in an empty working directory."""
     monkeypatch.chdir(tmp_path)
-    frames = np.random.default_rng(0).integers(
-        0, 256, (16, 48, 64, 3), dtype=np.uint8)
+    frames = np.random.default_rng(0).integers(0, 256, (16, 48, 64, 3), dtype=np.uint8)
     cv2.imwrite('image.jpg', frames[0])
     cv2.imwrite('street.png', frames[0])
-    video = cv2.VideoWriter('video.mp4', cv2.VideoWriter_fourcc(*'mp4v'), 8,
-                            (64, 48))
+    video = cv2.VideoWriter('video.mp4', cv2.VideoWriter_fourcc(*'mp4v'), 8, (64, 48))
     for frame in frames:
         video.write(frame)
     video.release()
@@ -83,7 +86,8 @@ def inputs(tmp_path, monkeypatch):
 def has_blocks(model: torch.nn.Module) -> bool:
     return any(
         type(module).__module__.startswith('nl_plugins.blocks')
-        for module in model.modules())
+        for module in model.modules()
+    )
 
 
 def test_detection():

@@ -1,4 +1,5 @@
 """The package as a whole."""
+
 import configparser
 import os
 import subprocess
@@ -31,15 +32,16 @@ block = nl_plugins.DisentangledNonLocal3d(4)
 
 def test_public_names_are_registered():
     models = ['NLHead', 'DNLHead'] + [
-        name for name in nl_plugins.__all__
+        name
+        for name in nl_plugins.__all__
         if name.endswith(('1d', '2d', '3d', 'WithBlocks'))
     ]
     assert len(models) == 9
     for name in models:
-        assert nl_plugins.MODELS.get(f'nl_plugins.{name}') is getattr(
-            nl_plugins, name)
+        assert nl_plugins.MODELS.get(f'nl_plugins.{name}') is getattr(nl_plugins, name)
     assert nl_plugins.HOOKS.get('nl_plugins.UpgradeNonLocalHook') is (
-        nl_plugins.UpgradeNonLocalHook)
+        nl_plugins.UpgradeNonLocalHook
+    )
 
 
 def test_an_unknown_name_is_no_attribute():
@@ -57,8 +59,13 @@ def test_setup_cfg_names_the_version_and_the_extras():
 
 # What installs, tests or demonstrates a clone.
 OF_A_CLONE = {
-    'demo.py', 'demo.sh', 'environment.py', 'install.sh', 'lib.sh',
-    'model_zoo.py', 'test.sh'
+    'demo.py',
+    'demo.sh',
+    'environment.py',
+    'install.sh',
+    'lib.sh',
+    'model_zoo.py',
+    'test.sh',
 }
 
 
@@ -66,12 +73,19 @@ OF_A_CLONE = {
 def built(tmp_path_factory) -> Path:
     """The folder of the package in a wheel."""
     folder = tmp_path_factory.mktemp('built')
-    subprocess.run([
-        sys.executable, '-c', 'import setuptools; setuptools.setup()',
-        '--quiet', 'build_py', '--build-lib', folder
-    ],
-                   cwd=ROOT,
-                   check=True)
+    subprocess.run(
+        [
+            sys.executable,
+            '-c',
+            'import setuptools; setuptools.setup()',
+            '--quiet',
+            'build_py',
+            '--build-lib',
+            folder,
+        ],
+        cwd=ROOT,
+        check=True,
+    )
     assert [path.name for path in folder.iterdir()] == ['nl_plugins']
     return folder / 'nl_plugins'
 
@@ -88,12 +102,12 @@ def test_a_wheel_holds_the_code_the_configs_and_the_tools(built):
     code = ROOT / 'nl_plugins'
     expected |= {
         path.relative_to(code)
-        for kind in ('py', 'html') for path in code.glob(f'**/*.{kind}')
+        for kind in ('py', 'html')
+        for path in code.glob(f'**/*.{kind}')
         if '.mim' not in path.parts
     }
     assert expected == {
-        path.relative_to(built)
-        for path in built.rglob('*') if path.is_file()
+        path.relative_to(built) for path in built.rglob('*') if path.is_file()
     }
 
 
@@ -103,12 +117,15 @@ def test_a_tool_of_a_wheel_finds_the_configs_of_the_wheel(built, tmp_path):
     (built / '.mim/configs/new.py').write_text(
         "_base_ = 'nl_plugins::dnlnet/ablations/"
         "dnl-unary_r50-d8_4xb2-40k_cityscapes-512x1024.py'\n"
-        "default_scope = 'no_toolbox'")
+        "default_scope = 'no_toolbox'"
+    )
     result = subprocess.run(
         [sys.executable, built / '.mim/tools/train.py', 'nl_plugins::new.py'],
         cwd=tmp_path,
         env=os.environ | {'PYTHONPATH': str(built.parent)},
         capture_output=True,
-        text=True)
+        text=True,
+    )
     assert result.stderr.splitlines()[-1].startswith(
-        'error: the config needs no_toolbox, which cannot be imported')
+        'error: the config needs no_toolbox, which cannot be imported'
+    )

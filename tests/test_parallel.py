@@ -1,4 +1,5 @@
 """Data parallel training of a backbone with blocks."""
+
 import os
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ pytestmark = pytest.mark.slow
 
 def backbone():
     import nl_plugins  # noqa: F401
+
     model = MODELS.build(
         dict(
             type='nl_plugins.WithBlocks',
@@ -30,38 +32,39 @@ def backbone():
                     type='nl_plugins.DisentangledNonLocal2d',
                     reduction=4,
                     gate='scalar',
-                    after=['layer2.0', 'layer4.-1']),
-            ]))
-    randomize(model, .1).train()
+                    after=['layer2.0', 'layer4.-1'],
+                ),
+            ],
+        )
+    )
+    randomize(model, 0.1).train()
     return model
 
 
 def gradients(model, x):
     sum(out.square().mean() for out in model(x)).backward()
     return {
-        name.removeprefix('module.'): p.grad
-        for name, p in model.named_parameters()
+        name.removeprefix('module.'): p.grad for name, p in model.named_parameters()
     }
 
 
 def worker(rank, folder):
     torch.set_num_threads(1)
     dist.init_process_group(
-        'gloo', init_method=f'file://{folder}/rendezvous', rank=rank,
-        world_size=2)
+        'gloo', init_method=f'file://{folder}/rendezvous', rank=rank, world_size=2
+    )
     x = torch.load(f'{folder}/x.pt')
     result = gradients(DistributedDataParallel(backbone()), x.chunk(2)[rank])
     torch.save(result, f'{folder}/gradients_{rank}.pt')
     dist.destroy_process_group()
 
 
-def test_two_processes_give_the_gradients_of_the_doubled_batch(
-        tmp_path, monkeypatch):
+def test_two_processes_give_the_gradients_of_the_doubled_batch(tmp_path, monkeypatch):
     # The workers start afresh and must find this folder.
     monkeypatch.setenv('PYTHONPATH', os.pathsep.join(sys.path))
     x = torch.randn(4, 3, 64, 64)
     torch.save(x, Path(tmp_path, 'x.pt'))
-    mp.spawn(worker, (str(tmp_path), ), nprocs=2)
+    mp.spawn(worker, (str(tmp_path),), nprocs=2)
     model = backbone()
     expected = gradients(model, x)
     largest = max(g.abs().max() for g in expected.values())
@@ -69,6 +72,6 @@ def test_two_processes_give_the_gradients_of_the_doubled_batch(
         actual = torch.load(Path(tmp_path, f'gradients_{rank}.pt'))
         assert actual.keys() == expected.keys()
         for name, gradient in expected.items():
-            limit = 1e-5 * max(gradient.abs().max(), .1 * largest)
+            limit = 1e-5 * max(gradient.abs().max(), 0.1 * largest)
             assert (actual[name] - gradient).abs().max() < limit, name
     assert any('non_local_block' in name for name in expected)

@@ -3,6 +3,7 @@
 The options turn a COCO config of MMDetection into a run of seconds; they are
 what a user would write after ``--cfg-options``.
 """
+
 import json
 from pathlib import Path
 
@@ -41,14 +42,11 @@ SMALL_MASK_RCNN = {
     'model.train_cfg.rcnn.sampler.num': 10**6,
     'model.test_cfg.rpn.max_per_img': 20,
     'model.test_cfg.rcnn.max_per_img': 5,
-    'model.test_cfg.rcnn.score_thr': 0.,
+    'model.test_cfg.rcnn.score_thr': 0.0,
 }
 
 
-def write(root: Path,
-          num_train: int = 4,
-          num_val: int = 2,
-          size: int = 64) -> Path:
+def write(root: Path, num_train: int = 4, num_val: int = 2, size: int = 64) -> Path:
     """Write the dataset: one person (an ellipse) and one car per picture.
 
     Args:
@@ -72,32 +70,33 @@ def write(root: Path,
                 color = rng.integers(128, 256, 3).tolist()
                 cv2.fillPoly(picture, [polygon], color)
                 x, y, width, height = cv2.boundingRect(polygon)
-                annotations.append({
-                    'id': len(annotations) + 1,
-                    'image_id': image_id,
-                    'category_id': category,
-                    'segmentation': [polygon.ravel().tolist()],
-                    'bbox': [x, y, width, height],
-                    'area': cv2.contourArea(polygon),
-                    'iscrowd': 0
-                })
+                annotations.append(
+                    {
+                        'id': len(annotations) + 1,
+                        'image_id': image_id,
+                        'category_id': category,
+                        'segmentation': [polygon.ravel().tolist()],
+                        'bbox': [x, y, width, height],
+                        'area': cv2.contourArea(polygon),
+                        'iscrowd': 0,
+                    }
+                )
             name = f'{image_id:012d}.png'
             cv2.imwrite(str(root / split / name), picture)
-            images.append({
-                'id': image_id,
-                'file_name': name,
-                'width': size,
-                'height': size
-            })
+            images.append(
+                {'id': image_id, 'file_name': name, 'width': size, 'height': size}
+            )
         (root / 'annotations' / f'instances_{split}.json').write_text(
-            json.dumps({
-                'images': images,
-                'annotations': annotations,
-                'categories': [{
-                    'id': id,
-                    'name': name
-                } for id, name in enumerate(CLASSES, 1)]
-            }))
+            json.dumps(
+                {
+                    'images': images,
+                    'annotations': annotations,
+                    'categories': [
+                        {'id': id, 'name': name} for id, name in enumerate(CLASSES, 1)
+                    ],
+                }
+            )
+        )
     return root
 
 
@@ -107,10 +106,15 @@ def _shape(rng: np.random.Generator, category: int, size: int) -> np.ndarray:
     x, y = rng.integers(0, size - size // 2, 2)
     if category == CAR:
         corners = [[0, 0], [width, 0], [width, height], [0, height]]
-        return np.array(corners, dtype=np.int32) + np.array(
-            [x, y], dtype=np.int32)
-    return cv2.ellipse2Poly((int(x + width // 2), int(y + height // 2)),
-                            (int(width // 2), int(height // 2)), 0, 0, 360, 30)
+        return np.array(corners, dtype=np.int32) + np.array([x, y], dtype=np.int32)
+    return cv2.ellipse2Poly(
+        (int(x + width // 2), int(y + height // 2)),
+        (int(width // 2), int(height // 2)),
+        0,
+        0,
+        360,
+        30,
+    )
 
 
 def write_pretrained(home: Path) -> None:
@@ -136,7 +140,7 @@ def data_options(root: Path, size: int = 64) -> dict:
     options = {
         'train_dataloader.batch_size': 2,
         'train_dataloader.dataset.pipeline.2.scale': (size, size),
-        'train_dataloader.dataset.pipeline.3.prob': 0.,
+        'train_dataloader.dataset.pipeline.3.prob': 0.0,
     }
     for split, inner in ('train', 2), ('val', 1), ('test', 1):
         loader = f'{split}_dataloader'
@@ -148,11 +152,11 @@ def data_options(root: Path, size: int = 64) -> dict:
         }
     for split in 'val', 'test':
         options[f'{split}_evaluator.ann_file'] = (
-            f'{root}/annotations/instances_val2017.json')
+            f'{root}/annotations/instances_val2017.json'
+        )
     return options
 
 
 def as_arguments(options: dict) -> list[str]:
     """Options as they are written behind ``--cfg-options``."""
-    return [f'{key}={value}'.replace(' ', '') for key, value in
-            options.items()]
+    return [f'{key}={value}'.replace(' ', '') for key, value in options.items()]

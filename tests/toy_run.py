@@ -1,4 +1,5 @@
 """A run of a few lines: the checks need no detector."""
+
 from pathlib import Path
 
 import tiny_coco
@@ -16,7 +17,6 @@ MASK_RCNN = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
 
 @MODELS.register_module()
 class ToyModel(BaseModel):
-
     def __init__(self, features=1, head=True):
         super().__init__()
         self.backbone = nn.Linear(1, features)
@@ -33,7 +33,6 @@ class ToyModel(BaseModel):
 
 @DATASETS.register_module()
 class ToyDataset(torch.utils.data.Dataset):
-
     def __init__(self, data_root='', ann_file='', data_prefix=None):
         pass
 
@@ -41,12 +40,11 @@ class ToyDataset(torch.utils.data.Dataset):
         return 4
 
     def __getitem__(self, index):
-        return {'inputs': torch.full((1, ), float(index))}
+        return {'inputs': torch.full((1,), float(index))}
 
 
 @METRICS.register_module()
 class ToyMetric(BaseMetric):
-
     def process(self, data_batch, data_samples):
         self.results.extend(data_samples)
 

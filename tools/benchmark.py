@@ -1,4 +1,5 @@
 """Time and memory of the blocks, side by side with upstream's."""
+
 import argparse
 import os
 import platform
@@ -16,63 +17,72 @@ from nl_plugins.engine import command_line
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        '--blocks', nargs='+', choices=BLOCKS, default=BLOCKS)
+    parser.add_argument('--blocks', nargs='+', choices=BLOCKS, default=BLOCKS)
     parser.add_argument(
         '--sizes',
         nargs='+',
         type=command_line.sizes,
         default=[(64, 128)],
         metavar='HxW',
-        help='size of the input: L, HxW or TxHxW (default: 64x128)')
+        help='size of the input: L, HxW or TxHxW (default: 64x128)',
+    )
     parser.add_argument('--channels', type=int, default=512)
     parser.add_argument('--batch', type=int, default=1)
     parser.add_argument(
         '--sub-sample',
         action='store_true',
-        help='pool key and value by 2 in each direction of space')
+        help='pool key and value by 2 in each direction of space',
+    )
     parser.add_argument(
         '--passes',
         nargs='+',
         choices=('training', 'inference'),
         default=('training', 'inference'),
-        help='forward and backward, or forward alone (default: both)')
+        help='forward and backward, or forward alone (default: both)',
+    )
     parser.add_argument(
         '--dtypes',
         nargs='+',
         choices=DTYPES,
-        default=('fp32', ),
-        help='bf16 and fp16 with autocast (default: fp32)')
+        default=('fp32',),
+        help='bf16 and fp16 with autocast (default: fp32)',
+    )
     parser.add_argument(
-        '--device',
-        default='cuda' if torch.cuda.is_available() else 'cpu')
-    parser.add_argument(
-        '--repeats', type=int, default=5, help='timed turns of each')
+        '--device', default='cuda' if torch.cuda.is_available() else 'cpu'
+    )
+    parser.add_argument('--repeats', type=int, default=5, help='timed turns of each')
     parser.add_argument(
         '--out',
         type=Path,
         metavar='DIR',
-        help='write benchmark.md, benchmark.csv and benchmark.png there')
+        help='write benchmark.md, benchmark.csv and benchmark.png there',
+    )
     parser.add_argument(
         '--forms',
         action='store_true',
-        help='compare the forms of the softmax attention with each other')
+        help='compare the forms of the softmax attention with each other',
+    )
     parser.add_argument(
         '--models',
         nargs='+',
         metavar='CONFIG',
         help='compare inference with whole models instead, the first being '
-        'the baseline; --sizes is that of the image')
+        'the baseline; --sizes is that of the image',
+    )
     return parser.parse_args()
 
 
 def main() -> None:
     args = parse_args()
     device = (
-        torch.cuda.get_device_name() if args.device.startswith('cuda') else
-        f'{os.cpu_count()} CPU cores, {platform.machine()}')
-    machine = (f'{device}; Python {platform.python_version()}, '
-               f'PyTorch {torch.__version__}, mmcv {mmcv.__version__}')
+        torch.cuda.get_device_name()
+        if args.device.startswith('cuda')
+        else f'{os.cpu_count()} CPU cores, {platform.machine()}'
+    )
+    machine = (
+        f'{device}; Python {platform.python_version()}, '
+        f'PyTorch {torch.__version__}, mmcv {mmcv.__version__}'
+    )
     print(machine + '\n')
     if args.forms:
         print(compare_forms(args.device, args.repeats))
@@ -82,22 +92,36 @@ def main() -> None:
             print(compare_models(args.models, shape, args.device))
         return
     cases = [
-        Case(block, shape, args.channels, which == 'training', args.device,
-             dtype, args.batch, args.sub_sample) for which in args.passes
-        for dtype in args.dtypes for shape in args.sizes
+        Case(
+            block,
+            shape,
+            args.channels,
+            which == 'training',
+            args.device,
+            dtype,
+            args.batch,
+            args.sub_sample,
+        )
+        for which in args.passes
+        for dtype in args.dtypes
+        for shape in args.sizes
         for block in args.blocks
     ]
     results = {}
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
     for number, case in enumerate(cases, start=1):
-        print(f'{number}/{len(cases)} {case.block} '
-              f'{"x".join(map(str, case.size))} {case.dtype} '
-              f'{"training" if case.train else "inference"}', flush=True)
+        print(
+            f'{number}/{len(cases)} {case.block} '
+            f'{"x".join(map(str, case.size))} {case.dtype} '
+            f'{"training" if case.train else "inference"}',
+            flush=True,
+        )
         results[case] = compare(case, args.repeats)
         if args.out:  # after each: it may take an hour
             (args.out / 'benchmark.md').write_text(
-                f'{machine}\n\n{to_markdown(results)}\n')
+                f'{machine}\n\n{to_markdown(results)}\n'
+            )
             write_csv(results, args.out / 'benchmark.csv')
     print('\n' + to_markdown(results))
     if args.out:

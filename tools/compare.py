@@ -3,6 +3,7 @@
 What they cost is measured side by side, what they reached is read from their
 runs.
 """
+
 import argparse
 from pathlib import Path
 
@@ -14,45 +15,50 @@ from nl_plugins.engine import command_line
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        'configs',
-        nargs='+',
-        metavar='CONFIG',
-        help='paths or names of configs')
+        'configs', nargs='+', metavar='CONFIG', help='paths or names of configs'
+    )
     parser.add_argument(
         '--baseline',
         metavar='CONFIG',
         help='what all of them are compared with (default: for each one the '
         'upstream config that it inherits from, or one of the same depth '
-        'without blocks that stands between)')
+        'without blocks that stands between)',
+    )
     parser.add_argument(
         '--work-dirs',
         nargs='+',
         default=[],
         metavar='DIR',
-        help='work directories of trainings, or folders of them')
+        help='work directories of trainings, or folders of them',
+    )
     command_line.add_shape_argument(parser)
     parser.add_argument(
         '--batch-size',
         type=command_line.positive,
         default=2,
         metavar='N',
-        help='samples of a measured training step (default: 2)')
+        help='samples of a measured training step (default: 2)',
+    )
     parser.add_argument(
         '--repeats',
         type=command_line.natural,
         default=5,
         metavar='N',
         help='turns in which time is measured; 0 measures neither time nor '
-        'memory (default: 5)')
+        'memory (default: 5)',
+    )
     parser.add_argument(
-        '--device', type=command_line.device, default='cpu',
-        help='such as cpu or cuda:0 (default: cpu)')
+        '--device',
+        type=command_line.device,
+        default='cpu',
+        help='such as cpu or cuda:0 (default: cpu)',
+    )
     parser.add_argument(
         '--out',
         type=Path,
         metavar='DIR',
-        help='write comparison.html, comparison.md, models.csv and runs.csv '
-        'there')
+        help='write comparison.html, comparison.md, models.csv and runs.csv there',
+    )
     return parser.parse_args()
 
 
@@ -62,8 +68,7 @@ def main() -> None:
     with command_line.clear_errors():
         if args.out:
             command_line.make_folder(args.out)
-        found = models.compare(args.configs, args.baseline, args.work_dirs,
-                               setting)
+        found = models.compare(args.configs, args.baseline, args.work_dirs, setting)
     text = tables.to_markdown(found)
     print(text)
     for run in found.other_runs:
@@ -72,8 +77,10 @@ def main() -> None:
         (args.out / 'comparison.md').write_text(text)
         tables.write_csv(found, args.out)
         page.write_page(found, args.out / 'comparison.html')
-        print(f'written to {args.out}: comparison.html, comparison.md, '
-              'models.csv, runs.csv')
+        print(
+            f'written to {args.out}: comparison.html, comparison.md, '
+            'models.csv, runs.csv'
+        )
 
 
 if __name__ == '__main__':

@@ -4,6 +4,7 @@ Takes checkpoints of upstream's models with non-local blocks (non_local=), of
 models with blocks of nl_plugins at the same places, and those of the paper's
 video code (.pkl of Caffe2, which is not needed).
 """
+
 import argparse
 from pathlib import Path
 
@@ -19,17 +20,17 @@ from nl_plugins.errors import CheckpointMismatchError, CheckpointNotFoundError
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('checkpoint', help='path of what is converted')
-    parser.add_argument(
-        'config', help='path or name of the config that it is for')
+    parser.add_argument('config', help='path or name of the config that it is for')
     parser.add_argument('out', type=Path, help='file to write')
     parser.add_argument(
         '--source',
         metavar='CONFIG',
         help='path or name of the config that the checkpoint was trained '
-        'with; needed where blocks were placed with before=')
+        'with; needed where blocks were placed with before=',
+    )
     return parser.parse_args()
 
 
@@ -39,26 +40,26 @@ def main() -> None:
         check_checkpoint(args.checkpoint)
         target, source = (
             build_model(load_config(config)) if config else None
-            for config in (args.config, args.source))
+            for config in (args.config, args.source)
+        )
         if args.checkpoint.endswith('.pkl'):
             if '://' in args.checkpoint:
                 raise CheckpointNotFoundError(
-                    f'download {args.checkpoint} first and name the file')
+                    f'download {args.checkpoint} first and name the file'
+                )
             content = {}
-            state_dict = caffe2.convert_blobs(
-                caffe2.read_blobs(args.checkpoint))
+            state_dict = caffe2.convert_blobs(caffe2.read_blobs(args.checkpoint))
         else:
             content = CheckpointLoader.load_checkpoint(args.checkpoint, 'cpu')
             if not isinstance(content, dict):
                 raise CheckpointMismatchError(
                     f'{args.checkpoint} holds no parameters, but a '
-                    f'{type(content).__name__}')
+                    f'{type(content).__name__}'
+                )
             state_dict = content.get('state_dict', content)
-        converted = convert(state_dict, target, source, args.checkpoint,
-                            args.config)
+        converted = convert(state_dict, target, source, args.checkpoint, args.config)
         args.out.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(
-            dict(meta=content.get('meta', {}), state_dict=converted), args.out)
+        torch.save(dict(meta=content.get('meta', {}), state_dict=converted), args.out)
         print(f'{len(converted)} tensors in {args.out}')
 
 

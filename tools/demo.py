@@ -1,4 +1,5 @@
 """Train, evaluate and compare small models on generated data."""
+
 import argparse
 import contextlib
 import os
@@ -24,17 +25,18 @@ from nl_plugins.visualization.predictions import draw_predictions
 
 # Of a line of the training log: where it is, how long it will take, the loss;
 # of an evaluation, the metrics.
-PROGRESS = re.compile(r'((?:Epoch|Iter)\(train\).*?\]) .*(eta.*time: [\d.]*)'
-                      r' .*( loss: [\d.]*)'
-                      r'|((?:Epoch|Iter)\(val\).*?\]) .*'
-                      r'(?:(bbox_mAP: \S*).*(segm_mAP: \S*)|(mIoU: \S*)'
-                      r'|(acc/top1: \S*))')
+PROGRESS = re.compile(
+    r'((?:Epoch|Iter)\(train\).*?\]) .*(eta.*time: [\d.]*)'
+    r' .*( loss: [\d.]*)'
+    r'|((?:Epoch|Iter)\(val\).*?\]) .*'
+    r'(?:(bbox_mAP: \S*).*(segm_mAP: \S*)|(mIoU: \S*)'
+    r'|(acc/top1: \S*))'
+)
 ROOT = Path(__file__).resolve().parents[1]
 DET_CONFIGS = {
     'Mask R-CNN': 'configs/demo/mask-rcnn_r18-2stages_fpn_demo.py',
     '+ NonLocal2d': 'configs/demo/mask-rcnn_r18-2stages-nl-c3_fpn_demo.py',
-    '+ DisentangledNonLocal2d':
-    'configs/demo/mask-rcnn_r18-2stages-dnl-c3_fpn_demo.py',
+    '+ DisentangledNonLocal2d': 'configs/demo/mask-rcnn_r18-2stages-dnl-c3_fpn_demo.py',
 }
 
 SEG_CONFIGS = {
@@ -44,10 +46,8 @@ SEG_CONFIGS = {
 }
 VIDEO_CONFIGS = {
     'C2D': 'configs/demo/c2d_r18-2stages_demo.py',
-    '+ NonLocal3d in space':
-    'configs/demo/c2d_r18-2stages-nl-c3-space_demo.py',
-    '+ NonLocal3d in time':
-    'configs/demo/c2d_r18-2stages-nl-c3-time_demo.py',
+    '+ NonLocal3d in space': 'configs/demo/c2d_r18-2stages-nl-c3-space_demo.py',
+    '+ NonLocal3d in time': 'configs/demo/c2d_r18-2stages-nl-c3-time_demo.py',
     '+ NonLocal3d': 'configs/demo/c2d_r18-2stages-nl-c3_demo.py',
     '+ DisentangledNonLocal3d': 'configs/demo/c2d_r18-2stages-dnl-c3_demo.py',
 }
@@ -62,7 +62,8 @@ def parse_args() -> argparse.Namespace:
         default='det',
         help='det: instance segmentation with Mask R-CNN (default); seg: '
         'semantic segmentation with FCN; video: recognition with a frame-wise '
-        'network; all: one after the other')
+        'network; all: one after the other',
+    )
     parser.add_argument(
         '--seeds',
         nargs='+',
@@ -70,11 +71,14 @@ def parse_args() -> argparse.Namespace:
         default=[0],
         metavar='SEED',
         help='train every model once per seed and report mean and standard '
-        'deviation (default: 0)')
+        'deviation (default: 0)',
+    )
     args = parser.parse_args()
     if min(args.seeds) < 0 or len(set(args.seeds)) < len(args.seeds):
-        parser.error('--seeds must be different integers of at least 0, but '
-                     f'got {" ".join(map(str, args.seeds))}')
+        parser.error(
+            '--seeds must be different integers of at least 0, but '
+            f'got {" ".join(map(str, args.seeds))}'
+        )
     return args
 
 
@@ -90,31 +94,44 @@ def step(what: str) -> Iterator[None]:
 def train(config: str, seed: int, work_dir: Path) -> Run:
     """Run tools/train.py and show the progress lines of its log."""
     command = [
-        'tools/train.py', config, '--work-dir',
-        str(work_dir), '--cfg-options', f'randomness.seed={seed}'
+        'tools/train.py',
+        config,
+        '--work-dir',
+        str(work_dir),
+        '--cfg-options',
+        f'randomness.seed={seed}',
     ]
     print(f'   $ python {shlex.join(command)}', flush=True)
     last_lines = deque(maxlen=30)
-    with subprocess.Popen([sys.executable, *command],
-                          stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT,
-                          text=True) as process:
+    with subprocess.Popen(
+        [sys.executable, *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
         for line in process.stdout:
             last_lines.append(line)
             progress = PROGRESS.search(line)
             if progress:
                 print('  ', *filter(None, progress.groups()), flush=True)
     if process.returncode:
-        sys.exit(''.join(last_lines) + f'error: {command[0]} ended with '
-                 f'exit status {process.returncode}; its output is above')
+        sys.exit(
+            ''.join(last_lines) + f'error: {command[0]} ended with '
+            f'exit status {process.returncode}; its output is above'
+        )
     return report.read_run(work_dir)
 
 
-def compare(configs: dict[str, str], seeds: list[int], results: Path,
-            load: Callable[..., nn.Module], queries: list,
-            draw: Callable[..., None],
-            metrics: Sequence[Metric],
-            loss: str) -> dict[str, nn.Module]:
+def compare(
+    configs: dict[str, str],
+    seeds: list[int],
+    results: Path,
+    load: Callable[..., nn.Module],
+    queries: list,
+    draw: Callable[..., None],
+    metrics: Sequence[Metric],
+    loss: str,
+) -> dict[str, nn.Module]:
     """Train every model once for each seed, and show what came out.
 
     Returns the models of the last seed, by name.
@@ -127,8 +144,7 @@ def compare(configs: dict[str, str], seeds: list[int], results: Path,
             with step(f'{name}, seed {seed}'):
                 runs.append(train(config, seed, work_dir))
         # the last seed's model stands for all in the picture
-        trained[name] = load(
-            config, find_latest_checkpoint(work_dir), device='cpu')
+        trained[name] = load(config, find_latest_checkpoint(work_dir), device='cpu')
         parameters = sum(p.numel() for p in trained[name].parameters())
         models.append(report.Model(name, parameters, runs))
 
@@ -147,24 +163,40 @@ def compare(configs: dict[str, str], seeds: list[int], results: Path,
 def demonstrate_detection(seeds: list[int]) -> None:
     """Compare Mask R-CNN without and with blocks."""
     from mmdet.apis import init_detector
+
     data = Path('data/demo')
     with step(f'Data set in {data}'):
         detection.generate_dataset(data)
-    compare(DET_CONFIGS, seeds, Path('work_dirs/demo'), init_detector,
-            detection.find_queries(data), draw_attention, DETECTION,
-            'loss_cls')
+    compare(
+        DET_CONFIGS,
+        seeds,
+        Path('work_dirs/demo'),
+        init_detector,
+        detection.find_queries(data),
+        draw_attention,
+        DETECTION,
+        'loss_cls',
+    )
 
 
 def demonstrate_segmentation(seeds: list[int]) -> None:
     """Compare FCN with the same head with a block in it."""
     from mmseg.apis import init_model
+
     data = Path('data/demo_seg')
     with step(f'Data set in {data}'):
         segmentation.generate_dataset(data)
     results = Path('work_dirs/demo_seg')
-    trained = compare(SEG_CONFIGS, seeds, results, init_model,
-                      segmentation.find_queries(data), draw_attention,
-                      SEGMENTATION, 'decode.loss_ce')
+    trained = compare(
+        SEG_CONFIGS,
+        seeds,
+        results,
+        init_model,
+        segmentation.find_queries(data),
+        draw_attention,
+        SEGMENTATION,
+        'decode.loss_ce',
+    )
     draw_predictions(trained, range(3), results / 'predictions.png')
     print(f'   {results / "predictions.png"}')
 
@@ -172,12 +204,20 @@ def demonstrate_segmentation(seeds: list[int]) -> None:
 def demonstrate_video(seeds: list[int]) -> None:
     """Compare a frame-wise network with the same network with a block."""
     from mmaction.apis import init_recognizer
+
     data = Path('data/demo_video')
     with step(f'Data set in {data}'):
         video.generate_dataset(data)
-    compare(VIDEO_CONFIGS, seeds, Path('work_dirs/demo_video'),
-            init_recognizer, video.find_queries(data), draw_clip_attention,
-            VIDEO, 'loss_cls')
+    compare(
+        VIDEO_CONFIGS,
+        seeds,
+        Path('work_dirs/demo_video'),
+        init_recognizer,
+        video.find_queries(data),
+        draw_clip_attention,
+        VIDEO,
+        'loss_cls',
+    )
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 Used by ``tools/install.sh``; needs nothing but ``packaging``.
 """
+
 import argparse
 import configparser
 import importlib
@@ -67,7 +68,8 @@ def read_pins(stack: str) -> dict[str, list[str]]:
 
     groups = [lines('options', 'install_requires')] + [
         lines('options.extras_require', extra)
-        for extra in config.options('options.extras_require')]
+        for extra in config.options('options.extras_require')
+    ]
     if stack == 'onedl':
         groups = [replace(group) for group in groups]
     needed = sum(groups, [])
@@ -77,9 +79,8 @@ def read_pins(stack: str) -> dict[str, list[str]]:
         'build': lines('tool:install', 'build'),
         'mmcv': [line for line, name in zip(needed, names) if name in MMCV],
         'rest': [
-            line for line, name in zip(needed, names)
-            if name not in (*MMCV, NAME)
-        ]
+            line for line, name in zip(needed, names) if name not in (*MMCV, NAME)
+        ],
     }
 
 
@@ -121,8 +122,7 @@ def missing(lines: list[str]) -> list[str]:
         for option in ('', *requirement.extras):
             if (requirement.name, option) not in seen:
                 seen.add((requirement.name, option))
-                todo += [(Requirement(line), option)
-                         for line in dist.requires or ()]
+                todo += [(Requirement(line), option) for line in dist.requires or ()]
     return sorted(found)
 
 
@@ -134,8 +134,7 @@ def editable_from() -> Path | None:
     origin = json.loads(text or '{}')
     if not origin.get('dir_info', {}).get('editable', False):
         return None
-    path = urllib.request.url2pathname(
-        urllib.parse.urlparse(origin['url']).path)
+    path = urllib.request.url2pathname(urllib.parse.urlparse(origin['url']).path)
     return Path(path).resolve()
 
 
@@ -154,15 +153,17 @@ def others(stack: str) -> list[str]:
     """List installed distributions of the other stack: they fill the same
     folders."""
     return [
-        name for other in STACKS if other != stack
-        for name in packages(other) if installed(name)
+        name
+        for other in STACKS
+        if other != stack
+        for name in packages(other)
+        if installed(name)
     ]
 
 
 def opencv() -> str:
     """Name the OpenCV that is installed, the one with most in it."""
-    name = next(
-        filter(installed, ('opencv-contrib-python', 'opencv-python')))
+    name = next(filter(installed, ('opencv-contrib-python', 'opencv-python')))
     return f'{name}=={metadata.version(name)}'
 
 
@@ -178,8 +179,10 @@ def import_error(module: str) -> str | None:
 def wants_cuda() -> bool:
     """Whether CUDA ops are wanted: there is a GPU, or FORCE_CUDA=1 is set."""
     import torch
+
     return os.environ.get('FORCE_CUDA') == '1' or (
-        torch.version.cuda is not None and torch.cuda.is_available())
+        torch.version.cuda is not None and torch.cuda.is_available()
+    )
 
 
 def ops_error() -> str | None:
@@ -188,6 +191,7 @@ def ops_error() -> str | None:
     if error:
         return error
     from mmcv import _ext
+
     if wants_cuda() and _ext.get_compiling_cuda_version() == 'not available':
         return 'built without CUDA'
     return None
@@ -200,18 +204,22 @@ def toolkit_error() -> str | None:
         return None
     import torch
     from torch.utils.cpp_extension import CUDA_HOME
+
     version = torch.version.cuda
     if version is None:
-        return (f'FORCE_CUDA=1 is set, but the installed torch '
-                f'{torch.__version__} is built without CUDA: unset it, or '
-                'install a torch with CUDA')
-    advice = (f'install the CUDA toolkit {version}, as of the installed torch '
-              f'{torch.__version__}, and set CUDA_HOME to its folder')
+        return (
+            f'FORCE_CUDA=1 is set, but the installed torch '
+            f'{torch.__version__} is built without CUDA: unset it, or '
+            'install a torch with CUDA'
+        )
+    advice = (
+        f'install the CUDA toolkit {version}, as of the installed torch '
+        f'{torch.__version__}, and set CUDA_HOME to its folder'
+    )
     nvcc = Path(CUDA_HOME or '', 'bin', 'nvcc')
     if CUDA_HOME is None or not nvcc.exists():
         return f"mmcv's CUDA ops need the compiler nvcc: {advice}"
-    text = subprocess.run([nvcc, '--version'], capture_output=True,
-                          text=True).stdout
+    text = subprocess.run([nvcc, '--version'], capture_output=True, text=True).stdout
     release = re.search(r'release ((\d+)\.\d+)', text)
     if not release or release[2] != version.split('.')[0]:
         was = release[1] if release else 'of an unknown version'
@@ -228,8 +236,7 @@ def problems(stack: str) -> list[str]:
     found += [f'mmcv without {name} beside it' for name in conflicts()]
     if installed('opencv-python') and (error := import_error('cv2')):
         found.append(f'a cv2 that can be imported ({error})')
-    elif any(map(installed, MMCV)) and installed('torch') and (
-            error := ops_error()):
+    elif any(map(installed, MMCV)) and installed('torch') and (error := ops_error()):
         found.append(f'mmcv with its ops ({error})')
     return found
 
@@ -242,8 +249,11 @@ def write(stack: str, folder: Path) -> None:
     """
     pins = read_pins(stack)
     torch = installed('torch')
-    wanted = next(requirement for requirement in map(Requirement, pins['rest'])
-                  if requirement.name == 'torch')
+    wanted = next(
+        requirement
+        for requirement in map(Requirement, pins['rest'])
+        if requirement.name == 'torch'
+    )
     if torch and wanted.specifier.contains(torch.version, prereleases=True):
         pins['torch'] = [f'torch=={torch.version}']
     pins['constraints'] = sum(pins.values(), [])
@@ -256,10 +266,12 @@ def summary(stack: str) -> str:
     """Name the versions that matter."""
     import torch
     from mmcv import _ext
+
     cuda = _ext.get_compiling_cuda_version()
     ops = 'CPU' if cuda == 'not available' else f'CUDA {cuda}'
     versions = [f'torch {torch.__version__}'] + [
-        f'{name} {metadata.version(name)}' for name in packages(stack)]
+        f'{name} {metadata.version(name)}' for name in packages(stack)
+    ]
     return f"{', '.join(versions)}; mmcv's ops: {ops}"
 
 
@@ -275,8 +287,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--stack', choices=STACKS, default=STACKS[0])
     commands = parser.add_subparsers(dest='command', required=True)
-    commands.add_parser('check', help='the versions if all is well; else what '
-                        'is missing or broken, a line each, and status 3')
+    commands.add_parser(
+        'check',
+        help='the versions if all is well; else what '
+        'is missing or broken, a line each, and status 3',
+    )
     commands.add_parser('clone', help='another clone that is installed, if so')
     commands.add_parser('conflicts', help="what fills mmcv's folder too")
     commands.add_parser('cv2', help='why cv2 cannot be imported, if so')
@@ -302,7 +317,7 @@ def main() -> None:
             'clone': other_clone,
             'cv2': lambda: import_error('cv2'),
             'ops': ops_error,
-            'toolkit': toolkit_error
+            'toolkit': toolkit_error,
         }[args.command]()
         print(error or '')
 

@@ -1,4 +1,5 @@
 """Check or write model-index.yml, the metafiles and the READMEs' tables."""
+
 import argparse
 import sys
 from pathlib import Path
@@ -15,12 +16,14 @@ def parse_args() -> argparse.Namespace:
     modes.add_argument(
         '--check',
         action='store_true',
-        help='name the files that are not current (default)')
+        help='name the files that are not current (default)',
+    )
     modes.add_argument(
         '--write',
         action='store_true',
         help='count the parameters and FLOPs of all models, which takes '
-        'minutes, and write the files')
+        'minutes, and write the files',
+    )
     return parser.parse_args()
 
 
@@ -30,8 +33,10 @@ def main() -> None:
         if args.write:
             write_files(ROOT)
         elif stale := stale_files(ROOT):
-            sys.exit(f'error: not current: {", ".join(stale)}; run: '
-                     'python tools/model_zoo.py --write')
+            sys.exit(
+                f'error: not current: {", ".join(stale)}; run: '
+                'python tools/model_zoo.py --write'
+            )
 
 
 if __name__ == '__main__':

@@ -12,6 +12,7 @@ bash "$ROOT/tools/install.sh" --stack "$stack"
 python=$(environment "$stack")/bin/python
 cd "$ROOT"
 step "Style (ruff)" "$python" -m ruff check .
+step "Format (ruff)" "$python" -m ruff format --check .
 printf '== Tests (pytest)\n'
 # One worker a core, each with one thread. pytest's closing line names the
 # result and the time.

@@ -1,4 +1,5 @@
 """Train a model of MMDetection, MMSegmentation or MMAction2."""
+
 import argparse
 import os
 
@@ -11,23 +12,25 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         'config',
         help='path of a config, or its name in a toolbox, such as '
-        'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py')
+        'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py',
+    )
     parser.add_argument(
         '--resume',
         nargs='?',
         const='auto',
         metavar='PATH',
         help='resume from this checkpoint; without PATH, from the latest one '
-        'in the work directory, or from the start if there is none')
+        'in the work directory, or from the start if there is none',
+    )
     parser.add_argument(
-        '--amp',
-        action='store_true',
-        help='train with automatic mixed precision')
+        '--amp', action='store_true', help='train with automatic mixed precision'
+    )
     parser.add_argument(
         '--auto-scale-lr',
         action='store_true',
         help='scale the learning rate by the ratio of the batch size to '
-        'auto_scale_lr.base_batch_size of the config')
+        'auto_scale_lr.base_batch_size of the config',
+    )
     command_line.add_common_arguments(parser)
     return parser.parse_args()
 
@@ -36,8 +39,9 @@ def main() -> None:
     args = parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     with command_line.clear_errors():
-        cfg = engine.load_config(args.config, args.cfg_options, args.work_dir,
-                                 args.launcher)
+        cfg = engine.load_config(
+            args.config, args.cfg_options, args.work_dir, args.launcher
+        )
         engine.train(cfg, args.resume, args.amp, args.auto_scale_lr)
 
 

@@ -3,6 +3,7 @@
 Also what the block changes in the prediction. For any detector, segmentor or
 recognizer with a non-local block of this package or of upstream.
 """
+
 import argparse
 from pathlib import Path
 
@@ -27,17 +28,20 @@ def parse_args() -> argparse.Namespace:
         metavar=('X', 'Y'),
         help='look from this column and row of the image, or of the frames '
         'of a video as the model sees them; repeat it for more (default: the '
-        'centres of the detections with the highest scores, or a grid)')
+        'centres of the detections with the highest scores, or a grid)',
+    )
     parser.add_argument(
         '--block',
         metavar='NAME',
-        help='name of the block in the model (default: the last one)')
+        help='name of the block in the model (default: the last one)',
+    )
     parser.add_argument(
         '--show-dir',
         type=Path,
         metavar='DIR',
         help="where the backends of the config's visualizer write (default: "
-        './work_dirs/<name of the config>/attention)')
+        './work_dirs/<name of the config>/attention)',
+    )
     parser.add_argument('--device', type=command_line.device, default='cpu')
     return parser.parse_args()
 
@@ -47,18 +51,21 @@ def main() -> None:
     with command_line.clear_errors():
         model = load_model(args.config, args.checkpoint, args.device)
         name, _ = choose_block(model, args.block)
-        folder = args.show_dir or Path(
-            'work_dirs', Path(args.config).stem, 'attention')
+        folder = args.show_dir or Path('work_dirs', Path(args.config).stem, 'attention')
         command_line.make_folder(folder)
         data = sample_from_file(model.cfg, args.file)
-        visualizer = build_visualizer(model.cfg, str(folder),
-                                      model.dataset_meta)
-        lines = draw(model, data, visualizer, Path(args.file).stem,
-                     [tuple(point) for point in args.points], name)
+        visualizer = build_visualizer(model.cfg, str(folder), model.dataset_meta)
+        lines = draw(
+            model,
+            data,
+            visualizer,
+            Path(args.file).stem,
+            [tuple(point) for point in args.points],
+            name,
+        )
         visualizer.close()
     others = [other for other in find_blocks(model) if other != name]
-    print(f'block: {name}' + (f' (others: {", ".join(others)})'
-                              if others else ''))
+    print(f'block: {name}' + (f' (others: {", ".join(others)})' if others else ''))
     print('\n'.join(lines))
     print(f'pictures: {folder}')
 

@@ -2,6 +2,7 @@
 
 The images are those that the first model is tested on.
 """
+
 import argparse
 from pathlib import Path
 
@@ -22,14 +23,16 @@ def parse_args() -> argparse.Namespace:
         dest='models',
         metavar=('NAME', 'CONFIG', 'CHECKPOINT'),
         help='name in the picture, config and checkpoint of a segmentor; '
-        'repeat it for each one')
+        'repeat it for each one',
+    )
     parser.add_argument(
         '--samples',
         nargs='+',
         type=int,
         default=[0],
         metavar='N',
-        help='numbers of the images in the data set (default: 0)')
+        help='numbers of the images in the data set (default: 0)',
+    )
     parser.add_argument(
         '--point',
         nargs=3,
@@ -39,15 +42,16 @@ def parse_args() -> argparse.Namespace:
         dest='points',
         metavar=('N', 'X', 'Y'),
         help='also draw the attention of each block, seen from this column '
-        'and row of this image; repeat it for more')
+        'and row of this image; repeat it for more',
+    )
     parser.add_argument(
         '--out',
         type=Path,
         required=True,
         metavar='DIR',
-        help='write predictions.png and attention.png there')
-    parser.add_argument(
-        '--device', type=command_line.device, default='cpu')
+        help='write predictions.png and attention.png there',
+    )
+    parser.add_argument('--device', type=command_line.device, default='cpu')
     return parser.parse_args()
 
 
@@ -56,8 +60,9 @@ def main() -> None:
     names = [name for name, _, _ in args.models]
     with command_line.clear_errors():
         if len(set(names)) < len(names):
-            raise OptionError('each --model needs a name of its own, but got '
-                              + ', '.join(names))
+            raise OptionError(
+                'each --model needs a name of its own, but got ' + ', '.join(names)
+            )
         for _, config, _ in args.models:
             checks.check_datasets(load_config(config), 'test')
         models = {
@@ -66,21 +71,22 @@ def main() -> None:
         }
         dataset = predictions.dataset_of(models[names[0]])
         predictions.check_samples(
-            dataset, [*args.samples, *(n for n, _, _ in args.points)])
+            dataset, [*args.samples, *(n for n, _, _ in args.points)]
+        )
         command_line.make_folder(args.out)
-        predictions.draw_predictions(models, args.samples,
-                                     args.out / 'predictions.png')
+        predictions.draw_predictions(models, args.samples, args.out / 'predictions.png')
         if args.points:
             with_block = {
-                name: model
-                for name, model in models.items()
-                if find_blocks(model)
+                name: model for name, model in models.items() if find_blocks(model)
             }
-            queries = [(dataset.get_data_info(n)['img_path'], (x, y))
-                       for n, x, y in args.points]
+            queries = [
+                (dataset.get_data_info(n)['img_path'], (x, y))
+                for n, x, y in args.points
+            ]
             # without any, the error says that there is none
-            attention_maps.draw_attention(with_block or models, queries,
-                                          args.out / 'attention.png')
+            attention_maps.draw_attention(
+                with_block or models, queries, args.out / 'attention.png'
+            )
 
 
 if __name__ == '__main__':

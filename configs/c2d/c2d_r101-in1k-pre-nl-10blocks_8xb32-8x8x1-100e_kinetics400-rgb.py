@@ -11,8 +11,18 @@ model = dict(
                 sub_sample='before',
                 norm_cfg=dict(type='BN3d'),
                 after=[
-                    'layer2.0', 'layer2.1', 'layer2.2', 'layer2.3', 'layer3.3',
-                    'layer3.6', 'layer3.10', 'layer3.13', 'layer3.17',
-                    'layer3.20'
-                ])
-        ]))
+                    'layer2.0',
+                    'layer2.1',
+                    'layer2.2',
+                    'layer2.3',
+                    'layer3.3',
+                    'layer3.6',
+                    'layer3.10',
+                    'layer3.13',
+                    'layer3.17',
+                    'layer3.20',
+                ],
+            )
+        ],
+    )
+)

@@ -11,8 +11,8 @@ model = dict(
                 axes='space',
                 sub_sample='before',
                 norm_cfg=dict(type='BN3d'),
-                after=[
-                    'layer2.1', 'layer2.3', 'layer3.6', 'layer3.13',
-                    'layer3.20'
-                ])
-        ]))
+                after=['layer2.1', 'layer2.3', 'layer3.6', 'layer3.13', 'layer3.20'],
+            )
+        ],
+    )
+)

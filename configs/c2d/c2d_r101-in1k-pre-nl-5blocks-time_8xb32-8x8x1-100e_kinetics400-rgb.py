@@ -10,8 +10,8 @@ model = dict(
                 num_frames=4,
                 axes='time',
                 norm_cfg=dict(type='BN3d'),
-                after=[
-                    'layer2.1', 'layer2.3', 'layer3.6', 'layer3.13',
-                    'layer3.20'
-                ])
-        ]))
+                after=['layer2.1', 'layer2.3', 'layer3.6', 'layer3.13', 'layer3.20'],
+            )
+        ],
+    )
+)

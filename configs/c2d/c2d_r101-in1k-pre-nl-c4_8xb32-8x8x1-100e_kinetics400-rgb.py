@@ -10,5 +10,8 @@ model = dict(
                 num_frames=4,
                 sub_sample='before',
                 norm_cfg=dict(type='BN3d'),
-                before='layer3.-1')
-        ]))
+                before='layer3.-1',
+            )
+        ],
+    )
+)

@@ -1,6 +1,6 @@
 _base_ = (
-    'mmaction::recognition/c2d/'
-    'c2d_r50-in1k-pre_8xb32-8x8x1-100e_kinetics400-rgb.py')
+    'mmaction::recognition/c2d/c2d_r50-in1k-pre_8xb32-8x8x1-100e_kinetics400-rgb.py'
+)
 custom_imports = dict(imports=['nl_plugins'], allow_failed_imports=False)
 model = dict(
     backbone=dict(
@@ -13,7 +13,8 @@ model = dict(
                 axes='space',
                 sub_sample='before',
                 norm_cfg=dict(type='BN3d'),
-                after=[
-                    'layer2.1', 'layer2.3', 'layer3.1', 'layer3.3', 'layer3.5'
-                ])
-        ]))
+                after=['layer2.1', 'layer2.3', 'layer3.1', 'layer3.3', 'layer3.5'],
+            )
+        ],
+    )
+)

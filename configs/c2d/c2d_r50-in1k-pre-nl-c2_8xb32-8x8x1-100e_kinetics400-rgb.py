@@ -1,7 +1,7 @@
 # before the pooling in time, which halves the number of frames
 _base_ = (
-    'mmaction::recognition/c2d/'
-    'c2d_r50-in1k-pre_8xb32-8x8x1-100e_kinetics400-rgb.py')
+    'mmaction::recognition/c2d/c2d_r50-in1k-pre_8xb32-8x8x1-100e_kinetics400-rgb.py'
+)
 custom_imports = dict(imports=['nl_plugins'], allow_failed_imports=False)
 model = dict(
     backbone=dict(
@@ -13,5 +13,8 @@ model = dict(
                 num_frames=8,
                 sub_sample='before',
                 norm_cfg=dict(type='BN3d'),
-                before='layer1.-1')
-        ]))
+                before='layer1.-1',
+            )
+        ],
+    )
+)

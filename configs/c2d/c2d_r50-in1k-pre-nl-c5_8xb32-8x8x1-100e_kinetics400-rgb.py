@@ -1,6 +1,6 @@
 _base_ = (
-    'mmaction::recognition/c2d/'
-    'c2d_r50-in1k-pre_8xb32-8x8x1-100e_kinetics400-rgb.py')
+    'mmaction::recognition/c2d/c2d_r50-in1k-pre_8xb32-8x8x1-100e_kinetics400-rgb.py'
+)
 custom_imports = dict(imports=['nl_plugins'], allow_failed_imports=False)
 model = dict(
     backbone=dict(
@@ -12,5 +12,8 @@ model = dict(
                 num_frames=4,
                 sub_sample='before',
                 norm_cfg=dict(type='BN3d'),
-                before='layer4.-1')
-        ]))
+                before='layer4.-1',
+            )
+        ],
+    )
+)

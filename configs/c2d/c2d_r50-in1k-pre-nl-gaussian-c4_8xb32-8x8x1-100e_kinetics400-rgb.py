@@ -1,6 +1,6 @@
 _base_ = (
-    'mmaction::recognition/c2d/'
-    'c2d_r50-in1k-pre_8xb32-8x8x1-100e_kinetics400-rgb.py')
+    'mmaction::recognition/c2d/c2d_r50-in1k-pre_8xb32-8x8x1-100e_kinetics400-rgb.py'
+)
 custom_imports = dict(imports=['nl_plugins'], allow_failed_imports=False)
 model = dict(
     backbone=dict(
@@ -13,5 +13,8 @@ model = dict(
                 mode='gaussian',
                 sub_sample='before',
                 norm_cfg=dict(type='BN3d'),
-                before='layer3.-1')
-        ]))
+                before='layer3.-1',
+            )
+        ],
+    )
+)

@@ -3,12 +3,11 @@
 # clips: frozen statistics of the norms
 _base_ = (
     'mmaction::recognition/i3d/'
-    'i3d_imagenet-pretrained-r50_8xb8-32x2x1-100e_kinetics400-rgb.py')
+    'i3d_imagenet-pretrained-r50_8xb8-32x2x1-100e_kinetics400-rgb.py'
+)
 model = dict(
-    backbone=dict(
-        conv1_kernel=(1, 7, 7),
-        inflate=(0, 0, 0, 0),
-        norm_eval=True))
+    backbone=dict(conv1_kernel=(1, 7, 7), inflate=(0, 0, 0, 0), norm_eval=True)
+)
 train_pipeline = _base_.train_pipeline
 val_pipeline = _base_.val_pipeline
 test_pipeline = _base_.test_pipeline

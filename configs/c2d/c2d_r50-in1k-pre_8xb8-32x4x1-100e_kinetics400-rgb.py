@@ -1,11 +1,9 @@
 # long clips: load_from the model of short clips, and freeze the statistics
 # of its norms
 _base_ = (
-    'mmaction::recognition/c2d/'
-    'c2d_r50-in1k-pre_8xb32-8x8x1-100e_kinetics400-rgb.py')
-model = dict(
-    backbone=dict(
-        norm_eval=True))
+    'mmaction::recognition/c2d/c2d_r50-in1k-pre_8xb32-8x8x1-100e_kinetics400-rgb.py'
+)
+model = dict(backbone=dict(norm_eval=True))
 train_pipeline = _base_.train_pipeline
 val_pipeline = _base_.val_pipeline
 test_pipeline = _base_.test_pipeline

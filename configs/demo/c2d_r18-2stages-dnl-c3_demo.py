@@ -11,5 +11,8 @@ model = dict(
                 type='nl_plugins.DisentangledNonLocal3d',
                 after='layer2.0',
                 std=0.1,
-                temperature=1.0)
-        ]))
+                temperature=1.0,
+            )
+        ],
+    )
+)

@@ -6,9 +6,7 @@ model = dict(
         base='ResNet3d',
         # warmer projections than the default, for a short schedule
         blocks=[
-            dict(
-                type='nl_plugins.NonLocal3d',
-                after='layer2.0',
-                axes='time',
-                std=0.1)
-        ]))
+            dict(type='nl_plugins.NonLocal3d', after='layer2.0', axes='time', std=0.1)
+        ],
+    )
+)

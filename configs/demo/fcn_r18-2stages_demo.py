@@ -22,16 +22,19 @@ model = dict(
         num_stages=2,
         strides=(1, 2),
         dilations=(1, 1),
-        out_indices=(1, ),
-        norm_cfg=norm_cfg),
+        out_indices=(1,),
+        norm_cfg=norm_cfg,
+    ),
     decode_head=dict(
         in_channels=64,
         in_index=0,
         channels=64,
         concat_input=False,
         norm_cfg=norm_cfg,
-        loss_decode=loss_decode),
-    auxiliary_head=None)
+        loss_decode=loss_decode,
+    ),
+    auxiliary_head=None,
+)
 
 data_root = 'data/demo_seg/'
 # images are read as they are
@@ -39,27 +42,29 @@ train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations'),
     dict(type='RandomFlip', prob=0.5),
-    dict(type='PackSegInputs')
+    dict(type='PackSegInputs'),
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations'),
-    dict(type='PackSegInputs')
+    dict(type='PackSegInputs'),
 ]
 train_dataloader = dict(
     batch_size=8,
     num_workers=1,
-    dataset=dict(data_root=data_root, pipeline=train_pipeline))
+    dataset=dict(data_root=data_root, pipeline=train_pipeline),
+)
 val_dataloader = dict(
     batch_size=10,
     num_workers=1,
-    dataset=dict(data_root=data_root, pipeline=test_pipeline))
+    dataset=dict(data_root=data_root, pipeline=test_pipeline),
+)
 test_dataloader = val_dataloader
 
 train_cfg = dict(max_iters=400, val_interval=50)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=50),
-    dict(type='MultiStepLR', by_epoch=False, milestones=[300], gamma=0.1)
+    dict(type='MultiStepLR', by_epoch=False, milestones=[300], gamma=0.1),
 ]
 optim_wrapper = dict(
     _delete_=True,
@@ -71,8 +76,10 @@ optim_wrapper = dict(
     paramwise_cfg=dict(
         custom_keys={
             'nl_block.g.': dict(lr_mult=10.0),
-            'nl_block.conv_out.': dict(lr_mult=10.0)
-        }))
+            'nl_block.conv_out.': dict(lr_mult=10.0),
+        }
+    ),
+)
 default_hooks = dict(
-    logger=dict(interval=20),
-    checkpoint=dict(interval=400, max_keep_ckpts=2))
+    logger=dict(interval=20), checkpoint=dict(interval=400, max_keep_ckpts=2)
+)

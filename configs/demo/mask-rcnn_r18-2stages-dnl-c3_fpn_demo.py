@@ -11,5 +11,8 @@ model = dict(
                 type='nl_plugins.DisentangledNonLocal2d',
                 after='layer2.1',
                 std=0.1,
-                temperature=1.0)
-        ]))
+                temperature=1.0,
+            )
+        ],
+    )
+)

@@ -14,4 +14,6 @@ model = dict(
         norm_cfg=dict(type='BN', requires_grad=True),
         align_corners=False,
         loss_decode=_base_.loss_decode,
-        block=dict(std=0.1)))
+        block=dict(std=0.1),
+    )
+)

@@ -5,6 +5,8 @@ model = dict(decode_head=dict(type='nl_plugins.DNLHead'))
 optim_wrapper = dict(
     paramwise_cfg=dict(
         custom_keys={
-            'dnl_block.theta': dict(decay_mult=0.),
-            'dnl_block.phi': dict(decay_mult=0.)
-        }))
+            'dnl_block.theta': dict(decay_mult=0.0),
+            'dnl_block.phi': dict(decay_mult=0.0),
+        }
+    )
+)

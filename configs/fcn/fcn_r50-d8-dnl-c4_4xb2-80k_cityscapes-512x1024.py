@@ -4,6 +4,6 @@ model = dict(
     backbone=dict(
         type='nl_plugins.WithBlocks',
         base='ResNetV1c',
-        blocks=[
-            dict(type='nl_plugins.DisentangledNonLocal2d', before='layer3.-1')
-        ]))
+        blocks=[dict(type='nl_plugins.DisentangledNonLocal2d', before='layer3.-1')],
+    )
+)

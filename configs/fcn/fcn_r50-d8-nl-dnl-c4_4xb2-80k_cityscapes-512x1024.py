@@ -6,5 +6,7 @@ model = dict(
         base='ResNetV1c',
         blocks=[
             dict(type='nl_plugins.NonLocal2d', before='layer3.-1'),
-            dict(type='nl_plugins.DisentangledNonLocal2d', before='layer3.-1')
-        ]))
+            dict(type='nl_plugins.DisentangledNonLocal2d', before='layer3.-1'),
+        ],
+    )
+)

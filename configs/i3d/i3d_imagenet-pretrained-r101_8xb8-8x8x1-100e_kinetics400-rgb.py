@@ -3,4 +3,6 @@ model = dict(
     backbone=dict(
         depth=101,
         pretrained='torchvision://resnet101',
-        inflate=((1, 1, 1), (1, 0, 1, 0), (1, 0) * 11 + (1, ), (0, 1, 0))))
+        inflate=((1, 1, 1), (1, 0, 1, 0), (1, 0) * 11 + (1,), (0, 1, 0)),
+    )
+)

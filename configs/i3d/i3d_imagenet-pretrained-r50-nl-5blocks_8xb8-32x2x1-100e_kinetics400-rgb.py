@@ -1,6 +1,7 @@
 _base_ = (
     'mmaction::recognition/i3d/'
-    'i3d_imagenet-pretrained-r50_8xb8-32x2x1-100e_kinetics400-rgb.py')
+    'i3d_imagenet-pretrained-r50_8xb8-32x2x1-100e_kinetics400-rgb.py'
+)
 custom_imports = dict(imports=['nl_plugins'], allow_failed_imports=False)
 model = dict(
     backbone=dict(
@@ -11,7 +12,8 @@ model = dict(
                 type='nl_plugins.NonLocal3d',
                 sub_sample='before',
                 norm_cfg=dict(type='BN3d'),
-                after=[
-                    'layer2.1', 'layer2.3', 'layer3.1', 'layer3.3', 'layer3.5'
-                ])
-        ]))
+                after=['layer2.1', 'layer2.3', 'layer3.1', 'layer3.3', 'layer3.5'],
+            )
+        ],
+    )
+)

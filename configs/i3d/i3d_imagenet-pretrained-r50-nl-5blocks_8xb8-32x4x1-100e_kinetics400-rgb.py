@@ -11,9 +11,13 @@ model = dict(
                 type='nl_plugins.NonLocal3d',
                 group_size=4,
                 sub_sample='before',
-                after=['layer2.1', 'layer2.3']),
+                after=['layer2.1', 'layer2.3'],
+            ),
             dict(
                 type='nl_plugins.NonLocal3d',
                 sub_sample='before',
-                after=['layer3.1', 'layer3.3', 'layer3.5'])
-        ]))
+                after=['layer3.1', 'layer3.3', 'layer3.5'],
+            ),
+        ],
+    )
+)

@@ -9,7 +9,8 @@ model = dict(
                 type='nl_plugins.NonLocal3d',
                 sub_sample='before',
                 norm_cfg=dict(type='BN3d'),
-                after=[
-                    'layer2.1', 'layer2.3', 'layer3.1', 'layer3.3', 'layer3.5'
-                ])
-        ]))
+                after=['layer2.1', 'layer2.3', 'layer3.1', 'layer3.3', 'layer3.5'],
+            )
+        ],
+    )
+)

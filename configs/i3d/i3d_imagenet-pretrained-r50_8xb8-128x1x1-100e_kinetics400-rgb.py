@@ -2,10 +2,9 @@
 # of its norms
 _base_ = (
     'mmaction::recognition/i3d/'
-    'i3d_imagenet-pretrained-r50_8xb8-32x2x1-100e_kinetics400-rgb.py')
-model = dict(
-    backbone=dict(
-        norm_eval=True))
+    'i3d_imagenet-pretrained-r50_8xb8-32x2x1-100e_kinetics400-rgb.py'
+)
+model = dict(backbone=dict(norm_eval=True))
 train_pipeline = _base_.train_pipeline
 val_pipeline = _base_.val_pipeline
 test_pipeline = _base_.test_pipeline

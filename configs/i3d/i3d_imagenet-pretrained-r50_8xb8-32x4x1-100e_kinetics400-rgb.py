@@ -1,9 +1,7 @@
 # long clips: load_from the model of short clips, and freeze the statistics
 # of its norms
 _base_ = './i3d_imagenet-pretrained-r50_8xb8-8x8x1-100e_kinetics400-rgb.py'
-model = dict(
-    backbone=dict(
-        norm_eval=True))
+model = dict(backbone=dict(norm_eval=True))
 train_pipeline = _base_.train_pipeline
 val_pipeline = _base_.val_pipeline
 test_pipeline = _base_.test_pipeline

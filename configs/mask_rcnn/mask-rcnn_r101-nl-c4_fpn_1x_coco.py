@@ -4,4 +4,6 @@ model = dict(
     backbone=dict(
         type='nl_plugins.WithBlocks',
         base='ResNet',
-        blocks=[dict(type='nl_plugins.NonLocal2d', before='layer3.-1')]))
+        blocks=[dict(type='nl_plugins.NonLocal2d', before='layer3.-1')],
+    )
+)

@@ -8,10 +8,14 @@ model = dict(
                 type='nl_plugins.DisentangledNonLocal2d',
                 reduction=4,
                 gate='scalar',
-                before='layer3.-1'),
+                before='layer3.-1',
+            ),
             dict(
                 type='nl_plugins.DisentangledNonLocal2d',
                 reduction=4,
                 gate='scalar',
-                after=['layer4.0', 'layer4.1', 'layer4.2'])
-        ]))
+                after=['layer4.0', 'layer4.1', 'layer4.2'],
+            ),
+        ],
+    )
+)

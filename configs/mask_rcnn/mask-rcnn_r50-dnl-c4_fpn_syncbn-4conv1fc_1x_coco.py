@@ -8,5 +8,8 @@ model = dict(
                 type='nl_plugins.DisentangledNonLocal2d',
                 reduction=4,
                 gate='scalar',
-                before='layer3.-1')
-        ]))
+                before='layer3.-1',
+            )
+        ],
+    )
+)

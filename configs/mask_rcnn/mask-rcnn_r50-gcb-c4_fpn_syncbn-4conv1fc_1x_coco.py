@@ -3,4 +3,6 @@ model = dict(
     backbone=dict(
         type='nl_plugins.WithBlocks',
         base='ResNet',
-        blocks=[dict(type='ContextBlock', ratio=1. / 4, before='layer3.-1')]))
+        blocks=[dict(type='ContextBlock', ratio=1.0 / 4, before='layer3.-1')],
+    )
+)

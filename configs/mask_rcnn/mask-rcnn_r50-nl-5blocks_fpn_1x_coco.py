@@ -8,7 +8,8 @@ model = dict(
             # After every other residual block of res3 and res4.
             dict(
                 type='nl_plugins.NonLocal2d',
-                after=[
-                    'layer2.1', 'layer2.3', 'layer3.1', 'layer3.3', 'layer3.5'
-                ])
-        ]))
+                after=['layer2.1', 'layer2.3', 'layer3.1', 'layer3.3', 'layer3.5'],
+            )
+        ],
+    )
+)

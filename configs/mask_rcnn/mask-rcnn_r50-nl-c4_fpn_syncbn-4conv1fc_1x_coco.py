@@ -3,9 +3,6 @@ model = dict(
     backbone=dict(
         type='nl_plugins.WithBlocks',
         base='ResNet',
-        blocks=[
-            dict(
-                type='nl_plugins.NonLocal2d',
-                reduction=4,
-                before='layer3.-1')
-        ]))
+        blocks=[dict(type='nl_plugins.NonLocal2d', reduction=4, before='layer3.-1')],
+    )
+)

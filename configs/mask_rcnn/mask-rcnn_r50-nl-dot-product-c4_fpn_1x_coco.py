@@ -5,8 +5,7 @@ model = dict(
         type='nl_plugins.WithBlocks',
         base='ResNet',
         blocks=[
-            dict(
-                type='nl_plugins.NonLocal2d',
-                mode='dot_product',
-                before='layer3.-1')
-        ]))
+            dict(type='nl_plugins.NonLocal2d', mode='dot_product', before='layer3.-1')
+        ],
+    )
+)

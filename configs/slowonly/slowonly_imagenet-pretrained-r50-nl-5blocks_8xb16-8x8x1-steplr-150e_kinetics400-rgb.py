@@ -1,7 +1,8 @@
 _base_ = (
     'mmaction::recognition/slowonly/'
     'slowonly_imagenet-pretrained-r50'
-    '_8xb16-8x8x1-steplr-150e_kinetics400-rgb.py')
+    '_8xb16-8x8x1-steplr-150e_kinetics400-rgb.py'
+)
 custom_imports = dict(imports=['nl_plugins'], allow_failed_imports=False)
 model = dict(
     backbone=dict(
@@ -12,7 +13,8 @@ model = dict(
                 type='nl_plugins.NonLocal3d',
                 sub_sample='before',
                 norm_cfg=dict(type='BN3d'),
-                after=[
-                    'layer2.1', 'layer2.3', 'layer3.1', 'layer3.3', 'layer3.5'
-                ])
-        ]))
+                after=['layer2.1', 'layer2.3', 'layer3.1', 'layer3.3', 'layer3.5'],
+            )
+        ],
+    )
+)

@@ -3,6 +3,7 @@
 Nothing is typed in here: figures come from the ``metafile.yml`` files that
 the installed toolboxes bring with their configs.
 """
+
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -27,6 +28,7 @@ class PublishedResult(NamedTuple):
         weights (str): URL of its checkpoint, the first one of a pipeline of
             models, ``''`` if there is none.
     """
+
     task: str
     dataset: str
     metrics: dict[str, float]
@@ -79,9 +81,12 @@ def fair_baseline(config: str) -> str | None:
         ToolboxNotInstalledError: The toolbox of one is not installed.
     """
     for base in inherited(config):
-        if (not upstream_name(base) and '_base_' not in base.parts
-                and _has_model(base)
-                and not any(describe_blocks(Config.fromfile(base).model))):
+        if (
+            not upstream_name(base)
+            and '_base_' not in base.parts
+            and _has_model(base)
+            and not any(describe_blocks(Config.fromfile(base).model))
+        ):
             return str(base)
     return find_baseline(config)
 
@@ -153,7 +158,8 @@ def published_results(name: str) -> list[PublishedResult]:
     """
     path = find_config(name)
     return [
-        result for model in _models_beside(path)
+        result
+        for model in _models_beside(path)
         # Some write their folder in another way, or no suffix.
         if _stem(model['Config']) == _stem(path.name)
         for result in results_of(model)
@@ -171,9 +177,11 @@ def results_of(model: dict) -> list[PublishedResult]:
     """
     weights = _as_list(model.get('Weights', ''))[0]
     return [
-        PublishedResult(result['Task'], result['Dataset'], result['Metrics'],
-                        model['Name'], weights)
-        for result in _as_list(model.get('Results')) if result.get('Metrics')
+        PublishedResult(
+            result['Task'], result['Dataset'], result['Metrics'], model['Name'], weights
+        )
+        for result in _as_list(model.get('Results'))
+        if result.get('Metrics')
     ]
 
 

@@ -1,4 +1,5 @@
 """Parameters and FLOPs of whole models, at the size of their input."""
+
 from typing import Any, NamedTuple
 
 import torch
@@ -22,13 +23,13 @@ class Complexity(NamedTuple):
         shape (tuple[int, ...]): Of the input: frames (of video), height and
             width.
     """
+
     parameters: int
     flops: int
     shape: tuple[int, ...]
 
 
-def measure_complexity(cfg: Config,
-                       shape: tuple[int, ...] | None = None) -> Complexity:
+def measure_complexity(cfg: Config, shape: tuple[int, ...] | None = None) -> Complexity:
     """Count what a model of the toolboxes costs.
 
     Args:
@@ -51,13 +52,17 @@ def measure_complexity(cfg: Config,
     model.eval()
     batch = toolbox.batch(model, shape, 1)
     x = torch.zeros_like(torch.stack(batch['inputs']), dtype=torch.float32)
-    options = dict(mode='tensor', data_samples=batch['data_samples'],
-                   **toolbox.tensor_options)
+    options = dict(
+        mode='tensor', data_samples=batch['data_samples'], **toolbox.tensor_options
+    )
     with torch.no_grad():
         analyzer = FlopAnalyzer(_Forward(model, options), x)
         # What works on single elements is not counted; losses do not run.
-        flops = analyzer.unsupported_ops_warnings(
-            False).uncalled_modules_warnings(False).total()
+        flops = (
+            analyzer.unsupported_ops_warnings(False)
+            .uncalled_modules_warnings(False)
+            .total()
+        )
     parameters = sum(p.numel() for p in model.parameters())
     return Complexity(parameters, flops, shape)
 
@@ -73,8 +78,7 @@ class _Forward(nn.Module):
         return self.model(x, **self.options)
 
 
-def input_shape(cfg: Config,
-                shape: tuple[int, ...] | None = None) -> tuple[int, ...]:
+def input_shape(cfg: Config, shape: tuple[int, ...] | None = None) -> tuple[int, ...]:
     """The size of a model's input.
 
     Args:
@@ -94,12 +98,13 @@ def input_shape(cfg: Config,
     if shape is None:
         try:
             return toolbox.input_shape(cfg)
-        except (AttributeError, LookupError, StopIteration,
-                TypeError) as error:
+        except (AttributeError, LookupError, StopIteration, TypeError) as error:
             raise OptionError(
-                f'{cfg.filename} does not say the size of its input: give it '
-                'as --shape') from error
+                f'{cfg.filename} does not say the size of its input: give it as --shape'
+            ) from error
     if len(shape) != toolbox.sizes.count('x') + 1:
-        raise OptionError(f'the input of {cfg.filename} is {toolbox.sizes}, '
-                          f'but got {"x".join(map(str, shape))}')
+        raise OptionError(
+            f'the input of {cfg.filename} is {toolbox.sizes}, '
+            f'but got {"x".join(map(str, shape))}'
+        )
     return tuple(shape)

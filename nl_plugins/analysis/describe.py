@@ -1,4 +1,5 @@
 """Which blocks a config adds to a model, and where."""
+
 import inspect
 from collections.abc import Iterator
 from typing import Any
@@ -51,8 +52,10 @@ def _as_list(value: Any) -> list:
 def _call(block: dict, *without: str) -> str:
     """The type of a block and its options."""
     options = ', '.join(
-        f'{key}={_short(value)}' for key, value in block.items()
-        if key not in ('type', *without))
+        f'{key}={_short(value)}'
+        for key, value in block.items()
+        if key not in ('type', *without)
+    )
     name = _type_name(block).removeprefix('nl_plugins.')
     return f'{name} ({options})' if options else name
 
@@ -76,10 +79,15 @@ def _short(value: Any) -> str:
 def _head_options(head: dict) -> dict:
     """What a head hands on to its block, without upstream's defaults."""
     from mmseg.models import decode_heads
+
     upstream = getattr(decode_heads, _type_name(head).rpartition('.')[2])
     parameters = inspect.signature(upstream.__init__).parameters
-    return dict(type=head['type']) | {
-        key: head[key]
-        for key, parameter in parameters.items()
-        if key in head and head[key] != parameter.default
-    } | (head.get('block') or {})
+    return (
+        dict(type=head['type'])
+        | {
+            key: head[key]
+            for key, parameter in parameters.items()
+            if key in head and head[key] != parameter.default
+        }
+        | (head.get('block') or {})
+    )

@@ -1,4 +1,5 @@
 """Random weights that models with the same layers have in common."""
+
 import torch
 from mmcv.cnn.bricks.non_local import _NonLocalNd
 from torch import nn
@@ -19,9 +20,10 @@ def draw_weights(model: nn.Module, identities: bool = True) -> None:
     for name, parameter in model.named_parameters():
         if parameter.dim() > 1:
             generator = torch.Generator().manual_seed(sum(name.encode()))
-            deviation = parameter[0].numel()**-.5
+            deviation = parameter[0].numel() ** -0.5
             parameter.data.copy_(
-                deviation * torch.randn(parameter.shape, generator=generator))
+                deviation * torch.randn(parameter.shape, generator=generator)
+            )
         else:
             nn.init.constant_(parameter, float(not name.endswith('bias')))
     for module in model.modules():

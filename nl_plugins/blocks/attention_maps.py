@@ -3,6 +3,7 @@
 Letters as in :mod:`nl_plugins.blocks.base`; ``Q`` is the number of query
 positions that were chosen.
 """
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
@@ -28,13 +29,15 @@ class AttentionWeights(NamedTuple):
             weight of every key position for all queries alike. None where
             the block has no separate unary term.
     """
+
     pairwise: Tensor | None
     unary: Tensor | None
 
 
 @torch.no_grad()
-def attention_weights(block: NonLocalBlock, x: Tensor,
-                      positions: Tensor) -> AttentionWeights:
+def attention_weights(
+    block: NonLocalBlock, x: Tensor, positions: Tensor
+) -> AttentionWeights:
     """Attention weights of chosen query positions for all key positions.
 
     Takes ``O(Q * Nk)`` memory, not ``O(N * Nk)``.
@@ -63,12 +66,20 @@ def attention_weights(block: NonLocalBlock, x: Tensor,
     # groups of positions, apart from the batch
     query, key, key_bias = (
         t if t is None else t.reshape(len(features), len(keys), *t.shape[1:])
-        for t in (projections.query, projections.key, projections.key_bias))
+        for t in (projections.query, projections.key, projections.key_bias)
+    )
     pairwise = unary = None
     if block.has_pairwise_term:
         bias = None if block.has_unary_term else key_bias
-        pairwise = _rows(block, query, key, bias, queries, keys,
-                         _grid(block, features.shape[2:], x.device))
+        pairwise = _rows(
+            block,
+            query,
+            key,
+            bias,
+            queries,
+            keys,
+            _grid(block, features.shape[2:], x.device),
+        )
         pairwise = pairwise.reshape(*pairwise.shape[:2], *size)
     if block.has_unary_term:
         weights = key_bias.softmax(dim=-1).mean(dim=2)
@@ -81,54 +92,69 @@ def attention_weights(block: NonLocalBlock, x: Tensor,
 def _flat_indices(positions: Tensor, features: Tensor) -> Tensor:
     """Positions on a grid as indices of the flattened grid."""
     size = features.shape[2:]
-    integers = not (positions.is_floating_point() or positions.is_complex()
-                    or positions.dtype == torch.bool)
+    integers = not (
+        positions.is_floating_point()
+        or positions.is_complex()
+        or positions.dtype == torch.bool
+    )
     positions = positions.to(features.device, torch.long)
-    if (not integers or positions.dim() != 2
-            or positions.shape[1] != len(size) or (positions < 0).any()
-            or (positions >= positions.new_tensor(size)).any()):
+    if (
+        not integers
+        or positions.dim() != 2
+        or positions.shape[1] != len(size)
+        or (positions < 0).any()
+        or (positions >= positions.new_tensor(size)).any()
+    ):
         raise ValueError(
             f'positions must have the shape (Q, {len(size)}), integers '
-            f'inside of {tuple(size)}, but got {positions.tolist()}')
-    strides = [size[d + 1:].numel() for d in range(len(size))]
+            f'inside of {tuple(size)}, but got {positions.tolist()}'
+        )
+    strides = [size[d + 1 :].numel() for d in range(len(size))]
     return (positions * positions.new_tensor(strides)).sum(dim=1)
 
 
-def _grid(block: NonLocalBlock, size: tuple[int, ...],
-          device: torch.device) -> Tensor:
+def _grid(block: NonLocalBlock, size: tuple[int, ...], device: torch.device) -> Tensor:
     """Flat indices of all positions, by groups, ``(G, N)``."""
     grid = torch.arange(torch.Size(size).numel(), device=device)
     return block.layout.split(grid.reshape(1, 1, *size), 1)[:, 0, :, 0]
 
 
-def _rows(block: NonLocalBlock, query: Tensor, key: Tensor,
-          key_bias: Tensor | None, queries: Tensor, keys: Tensor,
-          grid: Tensor) -> Tensor:
+def _rows(
+    block: NonLocalBlock,
+    query: Tensor,
+    key: Tensor,
+    key_bias: Tensor | None,
+    queries: Tensor,
+    keys: Tensor,
+    grid: Tensor,
+) -> Tensor:
     """Rows of the map, ``(B, Q, Nk)``."""
     # Where the queries have gone: their group, and the row in it.
     location = torch.empty_like(grid.flatten())
-    location[grid.flatten()] = torch.arange(
-        location.numel(), device=grid.device)
-    group, row = (location[queries] // grid.shape[1],
-                  location[queries] % grid.shape[1])
+    location[grid.flatten()] = torch.arange(location.numel(), device=grid.device)
+    group, row = (location[queries] // grid.shape[1], location[queries] % grid.shape[1])
     weights = query.new_zeros(len(query), len(queries), keys.numel())
     for index in group.unique():
         chosen = group == index
-        found = _map(block, query[:, index][:, :, row[chosen]], key[:, index],
-                     None if key_bias is None else key_bias[:, index])
+        found = _map(
+            block,
+            query[:, index][:, :, row[chosen]],
+            key[:, index],
+            None if key_bias is None else key_bias[:, index],
+        )
         full = weights[:, chosen]
         full[..., keys[index]] = found.mean(dim=1).to(full.dtype)
         weights[:, chosen] = full
     return weights
 
 
-def _map(block: NonLocalBlock, query: Tensor, key: Tensor,
-         key_bias: Tensor | None) -> Tensor:
+def _map(
+    block: NonLocalBlock, query: Tensor, key: Tensor, key_bias: Tensor | None
+) -> Tensor:
     """The map of some queries, ``(B, h, Q, D)`` to ``(B, h, Q, Nk)``."""
     if block.mode == 'concatenation':
         query_score, key_score = block.scores(query, key)
-        logits = torch.relu(
-            query_score.unsqueeze(-1) + key_score.unsqueeze(-2))
+        logits = torch.relu(query_score.unsqueeze(-1) + key_score.unsqueeze(-2))
     else:
         logits = query @ key.transpose(-1, -2)
     if block.mode not in SOFTMAX_MODES:

@@ -7,6 +7,7 @@ its positions (the product of its spatial or spacetime sizes ``*size``),
 Groups of positions that attend to each other (one, but for ``axes`` of
 clips) are part of the batch: ``G`` is the batch times the groups.
 """
+
 import inspect
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -38,6 +39,7 @@ class Projections(NamedTuple):
         key_bias (Tensor, optional): Shape ``(G, h, Nk)``, a logit that the
             keys alone decide.
     """
+
     query: Tensor | None
     key: Tensor | None
     value: Tensor
@@ -56,31 +58,41 @@ class NonLocalBlock(nn.Module):
     #: Which maps it has: of pairs of positions, and one for all queries.
     has_pairwise_term, has_unary_term = True, False
 
-    def __init__(self,
-                 in_channels: int,
-                 reduction: int = 2,
-                 use_scale: bool = True,
-                 conv_cfg: dict | None = None,
-                 norm_cfg: dict | None = None,
-                 mode: str = 'embedded_gaussian',
-                 sub_sample: bool | str = False,
-                 zeros_init: bool = True,
-                 std: float = 0.01,
-                 *,
-                 key_channels: int | None = None,
-                 value_channels: int | None = None,
-                 share_query_key: bool = False,
-                 num_heads: int = 1,
-                 pool_size: int | Sequence[int] | None = None,
-                 gate: str | None = None,
-                 _compares: bool = True) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        reduction: int = 2,
+        use_scale: bool = True,
+        conv_cfg: dict | None = None,
+        norm_cfg: dict | None = None,
+        mode: str = 'embedded_gaussian',
+        sub_sample: bool | str = False,
+        zeros_init: bool = True,
+        std: float = 0.01,
+        *,
+        key_channels: int | None = None,
+        value_channels: int | None = None,
+        share_query_key: bool = False,
+        num_heads: int = 1,
+        pool_size: int | Sequence[int] | None = None,
+        gate: str | None = None,
+        _compares: bool = True,
+    ) -> None:
         super().__init__()
-        check_options(in_channels, reduction, num_heads, mode, sub_sample,
-                      gate, norm_cfg)
+        check_options(
+            in_channels, reduction, num_heads, mode, sub_sample, gate, norm_cfg
+        )
         inner = max(in_channels // reduction, 1)
         key_channels, value_channels = check_widths(
-            in_channels, inner, key_channels, value_channels, mode,
-            share_query_key, num_heads, gate)
+            in_channels,
+            inner,
+            key_channels,
+            value_channels,
+            mode,
+            share_query_key,
+            num_heads,
+            gate,
+        )
         if pool_size is not None:
             self.pool_size = check_pool_size(pool_size, self.ndim, sub_sample)
         self.in_channels = in_channels
@@ -91,38 +103,38 @@ class NonLocalBlock(nn.Module):
         self.use_scale = use_scale
         self.mode = mode
         # A 1 of the command line is True.
-        self.sub_sample = sub_sample if sub_sample == 'before' else bool(
-            sub_sample)
+        self.sub_sample = sub_sample if sub_sample == 'before' else bool(sub_sample)
         self.zeros_init = zeros_init
         self.std = std
         self.share_query_key = share_query_key
         self.num_heads = num_heads
         self.gate = gate
-        self.scale = 1.
+        self.scale = 1.0
         if mode == 'embedded_gaussian' and use_scale:
-            self.scale = (self.key_channels // num_heads)**-.5
+            self.scale = (self.key_channels // num_heads) ** -0.5
         self.layout = TokenLayout(
-            type(self).__name__, in_channels, self.ndim, num_heads)
-        self._build_layers(conv_cfg or dict(type=f'Conv{self.ndim}d'),
-                           norm_cfg, _compares)
+            type(self).__name__, in_channels, self.ndim, num_heads
+        )
+        self._build_layers(
+            conv_cfg or dict(type=f'Conv{self.ndim}d'), norm_cfg, _compares
+        )
         self.init_weights()
 
-    def _build_layers(self, conv_cfg: dict, norm_cfg: dict | None,
-                      compares: bool) -> None:
-        """Build the layers under mmcv's names, the keys of its checkpoints.
-        """
+    def _build_layers(
+        self, conv_cfg: dict, norm_cfg: dict | None, compares: bool
+    ) -> None:
+        """Build the layers under mmcv's names, the keys of its checkpoints."""
 
         def layer(channels: int, out: int, norm: dict | None) -> ConvModule:
             return ConvModule(
-                channels, out, 1, conv_cfg=conv_cfg, norm_cfg=norm,
-                act_cfg=None)
+                channels, out, 1, conv_cfg=conv_cfg, norm_cfg=norm, act_cfg=None
+            )
 
         self.g = layer(self.in_channels, self.value_channels, None)
         if self.gate:
             self.gamma = nn.Parameter(torch.zeros(1))
         else:
-            self.conv_out = layer(self.value_channels, self.in_channels,
-                                  norm_cfg)
+            self.conv_out = layer(self.value_channels, self.in_channels, norm_cfg)
         if compares and self.mode != 'gaussian':
             self.theta = layer(self.in_channels, self.key_channels, None)
             if not self.share_query_key:
@@ -130,8 +142,8 @@ class NonLocalBlock(nn.Module):
         if compares and self.mode == 'concatenation':
             # mmcv's layer, kept for its name; the weight alone is used.
             self.concat_project = ConvModule(
-                2 * self.key_channels, 1, 1, bias=False,
-                act_cfg=dict(type='ReLU'))
+                2 * self.key_channels, 1, 1, bias=False, act_cfg=dict(type='ReLU')
+            )
         if self.sub_sample:
             size = self.pool_size if self.ndim > 1 else self.pool_size[0]
             self.pool = getattr(nn, f'MaxPool{self.ndim}d')(size)
@@ -160,8 +172,7 @@ class NonLocalBlock(nn.Module):
         if self.gate:
             nn.init.zeros_(self.gamma)
             return
-        last = self.conv_out.norm if self.conv_out.with_norm else (
-            self.conv_out.conv)
+        last = self.conv_out.norm if self.conv_out.with_norm else (self.conv_out.conv)
         if self.zeros_init:
             constant_init(last, 0)
         else:
@@ -201,21 +212,21 @@ class NonLocalBlock(nn.Module):
         """
         source = self.key_source(features)
         query, key = self.query_and_key(features, source)
-        return Projections(query, key,
-                           self.layout.split(pointwise(self.g, source)))
+        return Projections(query, key, self.layout.split(pointwise(self.g, source)))
 
     def key_source(self, features: Tensor) -> Tensor:
         """What key and value are projected from, ``(B, C, *key size)``."""
         if self.sub_sample and any(
-                s < p for s, p in zip(features.shape[2:], self.pool_size)):
+            s < p for s, p in zip(features.shape[2:], self.pool_size)
+        ):
             raise ValueError(
                 f'{type(self).__name__} pools by {self.pool_size}, which the '
                 f'size {tuple(features.shape[2:])} of the input is too small '
-                'for')
+                'for'
+            )
         return self.pool(features) if self.sub_sample == 'before' else features
 
-    def query_and_key(self, features: Tensor,
-                      source: Tensor) -> tuple[Tensor, Tensor]:
+    def query_and_key(self, features: Tensor, source: Tensor) -> tuple[Tensor, Tensor]:
         """``(G, h, N, D)`` and ``(G, h, Nk, D)`` of ``(B, C, *size)``."""
         if self.mode == 'gaussian':
             query, key = features, source
@@ -228,7 +239,8 @@ class NonLocalBlock(nn.Module):
             else:
                 key = pointwise(self.theta, source)
         if self.sub_sample is True and (
-                self.mode == 'gaussian' or self.share_query_key):
+            self.mode == 'gaussian' or self.share_query_key
+        ):
             key = self.pool(key)
         return self.layout.split(query), self.layout.split(key)
 
@@ -247,8 +259,7 @@ class NonLocalBlock(nn.Module):
         elif self.mode == 'concatenation':
             y = concatenation_attention(*self.scores(query, key), value)
         else:
-            y = softmax_attention(query, key, value, self.logit_scale,
-                                  key_bias)
+            y = softmax_attention(query, key, value, self.logit_scale, key_bias)
         return self.gamma.to(y.dtype) * y if self.gate else y
 
     @property
@@ -258,8 +269,7 @@ class NonLocalBlock(nn.Module):
 
     def scores(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
         """The two halves of ``w_f`` applied, ``(..., h, N)``."""
-        weight = self.concat_project.conv.weight.reshape(
-            2, self.num_heads, -1, 1)
+        weight = self.concat_project.conv.weight.reshape(2, self.num_heads, -1, 1)
         return (query @ weight[0])[..., 0], (key @ weight[1])[..., 0]
 
     def key_size(self, features: Tensor) -> tuple[int, ...]:
@@ -269,16 +279,15 @@ class NonLocalBlock(nn.Module):
             return size
         return tuple(s // p for s, p in zip(size, self.pool_size))
 
-    def attention_weights(self, x: Tensor,
-                          positions: Tensor) -> AttentionWeights:
+    def attention_weights(self, x: Tensor, positions: Tensor) -> AttentionWeights:
         """See :func:`.attention_maps.attention_weights`."""
         return attention_weights(self, x, positions)
 
 
 #: What may be given by position after ``in_channels``.
 _POSITIONAL = [
-    name for name, parameter in inspect.signature(
-        NonLocalBlock).parameters.items()
+    name
+    for name, parameter in inspect.signature(NonLocalBlock).parameters.items()
     if parameter.kind is parameter.POSITIONAL_OR_KEYWORD
 ][1:]
 

@@ -2,6 +2,7 @@
 
 Each raises a ``ValueError`` that names the value and what is expected.
 """
+
 from collections.abc import Sequence
 
 #: Modes whose attention weights are a softmax.
@@ -9,9 +10,15 @@ SOFTMAX_MODES = ('gaussian', 'embedded_gaussian')
 MODES = (*SOFTMAX_MODES, 'dot_product', 'concatenation')
 
 
-def check_options(in_channels: int, reduction: int, num_heads: int, mode: str,
-                  sub_sample: bool | str, gate: str | None,
-                  norm_cfg: dict | None) -> None:
+def check_options(
+    in_channels: int,
+    reduction: int,
+    num_heads: int,
+    mode: str,
+    sub_sample: bool | str,
+    gate: str | None,
+    norm_cfg: dict | None,
+) -> None:
     """Check what does not depend on the widths of the layers."""
     check_positive('in_channels', in_channels)
     check_positive('reduction', reduction)
@@ -19,56 +26,76 @@ def check_options(in_channels: int, reduction: int, num_heads: int, mode: str,
     if mode not in MODES:
         raise ValueError(f'mode must be one of {MODES}, but got {mode!r}')
     if sub_sample not in (False, True, 'before'):
-        raise ValueError("sub_sample must be False, True or 'before', but "
-                         f'got {sub_sample!r}')
+        raise ValueError(
+            f"sub_sample must be False, True or 'before', but got {sub_sample!r}"
+        )
     if gate not in (None, 'scalar'):
         raise ValueError(f"gate must be None or 'scalar', got {gate!r}")
     if gate and norm_cfg:
-        raise ValueError("gate='scalar' replaces the output layer, so it "
-                         f'has no norm: norm_cfg must be None, but got '
-                         f'{norm_cfg}')
+        raise ValueError(
+            "gate='scalar' replaces the output layer, so it "
+            f'has no norm: norm_cfg must be None, but got '
+            f'{norm_cfg}'
+        )
 
 
-def check_widths(in_channels: int, inner: int, key_channels: int | None,
-                 value_channels: int | None, mode: str, share_query_key: bool,
-                 num_heads: int, gate: str | None) -> tuple[int, int]:
+def check_widths(
+    in_channels: int,
+    inner: int,
+    key_channels: int | None,
+    value_channels: int | None,
+    mode: str,
+    share_query_key: bool,
+    num_heads: int,
+    gate: str | None,
+) -> tuple[int, int]:
     """Channels of the key and of the value, with their defaults."""
     if mode == 'gaussian':
         if key_channels is not None or share_query_key:
             raise ValueError(
                 'key_channels must be None and share_query_key False with '
                 "mode='gaussian', which compares the input itself, but "
-                f'got {key_channels} and {share_query_key}')
+                f'got {key_channels} and {share_query_key}'
+            )
         key_channels = in_channels
     elif key_channels is None:
         key_channels = inner
     if value_channels is None:
         value_channels = in_channels if gate else inner
-    for name, value in (('key_channels', key_channels),
-                        ('value_channels', value_channels)):
+    for name, value in (
+        ('key_channels', key_channels),
+        ('value_channels', value_channels),
+    ):
         check_positive(name, value)
         if value % num_heads:
-            raise ValueError(f'num_heads must divide {name} ({value}), '
-                             f'but got {num_heads}')
+            raise ValueError(
+                f'num_heads must divide {name} ({value}), but got {num_heads}'
+            )
     # Without an output layer the value has to fit the input itself.
     if gate and value_channels != in_channels:
         raise ValueError(
             "gate='scalar' has no output layer: value_channels must be "
-            f'in_channels ({in_channels}), but got {value_channels}')
+            f'in_channels ({in_channels}), but got {value_channels}'
+        )
     return key_channels, value_channels
 
 
-def check_pool_size(pool_size: int | Sequence[int], ndim: int,
-                    sub_sample: bool | str) -> tuple[int, ...]:
+def check_pool_size(
+    pool_size: int | Sequence[int], ndim: int, sub_sample: bool | str
+) -> tuple[int, ...]:
     """The sizes of a pooling, one for each dimension."""
     sizes = [pool_size] * ndim if isinstance(pool_size, int) else pool_size
     if not sub_sample:
-        raise ValueError('pool_size is that of sub_sample, which must be '
-                         f"True or 'before', but got {sub_sample}")
+        raise ValueError(
+            'pool_size is that of sub_sample, which must be '
+            f"True or 'before', but got {sub_sample}"
+        )
     if len(sizes) != ndim or any(
-            not isinstance(size, int) or size < 1 for size in sizes):
-        raise ValueError(f'pool_size must be {ndim} integers of at least 1, '
-                         f'but got {pool_size!r}')
+        not isinstance(size, int) or size < 1 for size in sizes
+    ):
+        raise ValueError(
+            f'pool_size must be {ndim} integers of at least 1, but got {pool_size!r}'
+        )
     return tuple(sizes)
 
 
@@ -76,5 +103,4 @@ def check_positive(name: str, value: int) -> None:
     """Raise a ValueError that names what is no integer of at least 1."""
     # True is an int: mmcv has a flag where `reduction` stands here.
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f'{name} must be an integer of at least 1, but got '
-                         f'{value!r}')
+        raise ValueError(f'{name} must be an integer of at least 1, but got {value!r}')

@@ -2,6 +2,7 @@
 
 Letters as in :mod:`nl_plugins.blocks.base`.
 """
+
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,52 +24,57 @@ class DisentangledBlock(NonLocalBlock):
     See :class:`DisentangledNonLocal2d`.
     """
 
-    def __init__(self,
-                 in_channels: int,
-                 *args: Any,
-                 temperature: float = 0.05,
-                 terms: Sequence[str] = TERMS,
-                 coupling: str = 'add',
-                 unary: str = 'separate',
-                 whiten: str | None = 'channel',
-                 **kwargs: Any) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        *args: Any,
+        temperature: float = 0.05,
+        terms: Sequence[str] = TERMS,
+        coupling: str = 'add',
+        unary: str = 'separate',
+        whiten: str | None = 'channel',
+        **kwargs: Any,
+    ) -> None:
         if not temperature > 0:
             raise ValueError(
-                f'temperature must be greater than 0, but got {temperature!r}')
-        if (isinstance(terms, str) or not terms
-                or not set(terms) <= set(TERMS)):
-            raise ValueError(f'terms must be one or both of {TERMS}, but got '
-                             f'{terms!r}')
+                f'temperature must be greater than 0, but got {temperature!r}'
+            )
+        if isinstance(terms, str) or not terms or not set(terms) <= set(TERMS):
+            raise ValueError(f'terms must be one or both of {TERMS}, but got {terms!r}')
         if coupling not in ('add', 'mul'):
-            raise ValueError(
-                f"coupling must be 'add' or 'mul', but got {coupling!r}")
+            raise ValueError(f"coupling must be 'add' or 'mul', but got {coupling!r}")
         if unary not in ('separate', 'shared'):
-            raise ValueError(
-                f"unary must be 'separate' or 'shared', but got {unary!r}")
+            raise ValueError(f"unary must be 'separate' or 'shared', but got {unary!r}")
         if whiten not in (None, 'channel', 'layer'):
-            raise ValueError("whiten must be None, 'channel' or 'layer', but "
-                             f'got {whiten!r}')
+            raise ValueError(
+                f"whiten must be None, 'channel' or 'layer', but got {whiten!r}"
+            )
         pairwise, unary_term = 'pairwise' in terms, 'unary' in terms
         options = named_arguments(args, kwargs)
         mode = options.get('mode', MODES[1])
         if options.get('gate') and not pairwise:
-            raise ValueError('gate scales the pairwise term, so it must be '
-                             f'None with terms={tuple(terms)}, but got '
-                             f'{options["gate"]!r}')
-        if coupling == 'mul' and not (pairwise and unary_term
-                                      and mode in SOFTMAX_MODES):
+            raise ValueError(
+                'gate scales the pairwise term, so it must be '
+                f'None with terms={tuple(terms)}, but got '
+                f'{options["gate"]!r}'
+            )
+        if coupling == 'mul' and not (
+            pairwise and unary_term and mode in SOFTMAX_MODES
+        ):
             raise ValueError(
                 "coupling='mul' is one softmax of both terms, so it needs "
                 f'both and a mode out of {SOFTMAX_MODES}, but got '
-                f'terms={tuple(terms)} and mode={mode!r}')
+                f'terms={tuple(terms)} and mode={mode!r}'
+            )
         if unary == 'shared' and not (unary_term and mode != 'concatenation'):
             raise ValueError(
                 "unary='shared' is the mean query times the key, so it needs "
                 "the unary term and a mode other than 'concatenation', but "
-                f'got terms={tuple(terms)} and mode={mode!r}')
+                f'got terms={tuple(terms)} and mode={mode!r}'
+            )
         super().__init__(
-            in_channels, *args, _compares=pairwise or unary == 'shared',
-            **kwargs)
+            in_channels, *args, _compares=pairwise or unary == 'shared', **kwargs
+        )
         self.terms = tuple(terms)
         self.temperature = temperature
         self.coupling = coupling
@@ -77,8 +83,7 @@ class DisentangledBlock(NonLocalBlock):
         self.has_pairwise_term = pairwise
         self.has_unary_term = unary_term and coupling == 'add'
         if self.unary == 'separate':
-            self.conv_mask = getattr(nn, f'Conv{self.ndim}d')(
-                self.in_channels, 1, 1)
+            self.conv_mask = getattr(nn, f'Conv{self.ndim}d')(self.in_channels, 1, 1)
         self._init_unary_term()
 
     def init_weights(self) -> None:
@@ -119,8 +124,7 @@ class DisentangledBlock(NonLocalBlock):
         return Projections(query, key, value, key_bias)
 
     def attend(self, projections: Projections) -> Tensor:
-        """As :meth:`NonLocalBlock.attend`, plus what all queries attend to.
-        """
+        """As :meth:`NonLocalBlock.attend`, plus what all queries attend to."""
         if not self.has_unary_term:
             return super().attend(projections)
         weights = projections.key_bias.softmax(dim=-1)
@@ -134,8 +138,9 @@ class DisentangledBlock(NonLocalBlock):
         """As :meth:`NonLocalBlock.logit_scale`, over the temperature."""
         return self.scale / self.temperature
 
-    def _unary_logits(self, source: Tensor, query: Tensor | None,
-                      key: Tensor | None) -> Tensor:
+    def _unary_logits(
+        self, source: Tensor, query: Tensor | None, key: Tensor | None
+    ) -> Tensor:
         """What the keys alone decide, ``(G, h, Nk)``."""
         if self.unary == 'shared':
             logits = query.mean(dim=2, keepdim=True) @ key.transpose(2, 3)
@@ -143,8 +148,7 @@ class DisentangledBlock(NonLocalBlock):
         logits = pointwise(self.conv_mask, source)
         if self.sub_sample is True:
             logits = self.pool(logits)
-        return self.layout.split(logits, 1)[..., 0].expand(
-            -1, self.num_heads, -1)
+        return self.layout.split(logits, 1)[..., 0].expand(-1, self.num_heads, -1)
 
 
 @MODELS.register_module()

@@ -2,6 +2,7 @@
 
 Letters as in :mod:`nl_plugins.blocks.base`.
 """
+
 from math import prod
 
 import torch
@@ -20,8 +21,7 @@ class TokenLayout:
         num_heads (int): Heads that the channels are split into.
     """
 
-    def __init__(self, name: str, in_channels: int, ndim: int,
-                 num_heads: int) -> None:
+    def __init__(self, name: str, in_channels: int, ndim: int, num_heads: int) -> None:
         self.name = name
         self.in_channels = in_channels
         self.ndim = ndim
@@ -36,7 +36,8 @@ class TokenLayout:
         if x.dim() != self.ndim + 2 or x.shape[1] != self.in_channels:
             raise ValueError(
                 f'{self.name} takes (B, {self.in_channels}, '
-                f'{_SIZES[self.ndim]}), but got {tuple(x.shape)}')
+                f'{_SIZES[self.ndim]}), but got {tuple(x.shape)}'
+            )
         return x
 
     def fold(self, y: Tensor, shape: torch.Size) -> Tensor:
@@ -47,9 +48,16 @@ class TokenLayout:
         """``(B, C, *size)`` to ``(G, h, N, C / h)``."""
         heads = num_heads or self.num_heads
         # Not unflatten(): ONNX has it from opset 13 on.
-        return features.flatten(2).reshape(
-            features.shape[0], heads, features.shape[1] // heads,
-            prod(features.shape[2:])).transpose(2, 3)
+        return (
+            features.flatten(2)
+            .reshape(
+                features.shape[0],
+                heads,
+                features.shape[1] // heads,
+                prod(features.shape[2:]),
+            )
+            .transpose(2, 3)
+        )
 
     def merge(self, tokens: Tensor, shape: torch.Size) -> Tensor:
         """The inverse of :meth:`split`, for features of a shape.
@@ -75,15 +83,24 @@ class ClipLayout(TokenLayout):
         group_size (int, optional): Successive frames that attend to each
             other.
     """
+
     #: Of (batch, channels, groups of frames, frames of a group, height,
     #: width): what parts the groups, and what is inside of one.
     _DIMS = dict(
         spacetime=((0, 2), (3, 4, 5)),
         space=((0, 2, 3), (4, 5)),
-        time=((0, 4, 5, 2), (3, )))
+        time=((0, 4, 5, 2), (3,)),
+    )
 
-    def __init__(self, name: str, in_channels: int, num_heads: int, axes: str,
-                 num_frames: int | None, group_size: int | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        in_channels: int,
+        num_heads: int,
+        axes: str,
+        num_frames: int | None,
+        group_size: int | None,
+    ) -> None:
         super().__init__(name, in_channels, 3, num_heads)
         self.axes = axes
         self.num_frames = num_frames
@@ -96,21 +113,24 @@ class ClipLayout(TokenLayout):
                 raise ValueError(
                     f'{self.name} with num_frames={frames} takes '
                     f'(B * {frames}, {self.in_channels}, H, W), but got '
-                    f'{tuple(x.shape)}')
+                    f'{tuple(x.shape)}'
+                )
             if x.shape[0] % frames:
                 raise ValueError(
                     f'num_frames={frames} does not divide the batch of '
                     f'{x.shape[0]} images. It is the number of frames at '
                     'this place of the model: the length of the clips of the '
                     'data pipeline, over the temporal strides so far (C2D '
-                    'halves it after its first stage).')
+                    'halves it after its first stage).'
+                )
             x = x.reshape(x.shape[0] // frames, frames, *x.shape[1:])
             x = x.transpose(1, 2)
         x = super().unfold(x)
         if self.group_size and x.shape[2] % self.group_size:
             raise ValueError(
                 f'group_size={self.group_size} does not divide the '
-                f'{x.shape[2]} frames of the input')
+                f'{x.shape[2]} frames of the input'
+            )
         return x
 
     def fold(self, y: Tensor, shape: torch.Size) -> Tensor:
@@ -123,7 +143,8 @@ class ClipLayout(TokenLayout):
             return super().split(features, num_heads)
         outside, inside = self._DIMS[self.axes]
         groups = features.reshape(self._sizes(features.shape)).permute(
-            *outside, 1, *inside)
+            *outside, 1, *inside
+        )
         groups = groups.flatten(0, len(outside) - 1)
         return super().split(groups, num_heads)
 
@@ -133,8 +154,7 @@ class ClipLayout(TokenLayout):
         outside, inside = self._DIMS[self.axes]
         sizes = self._sizes(shape)
         groups = super().merge(tokens, (0, 0, *(sizes[d] for d in inside)))
-        groups = groups.reshape(*(sizes[d] for d in outside),
-                                *groups.shape[1:])
+        groups = groups.reshape(*(sizes[d] for d in outside), *groups.shape[1:])
         order = (*outside, 1, *inside)
         return groups.permute([order.index(d) for d in range(6)]).flatten(2, 3)
 

@@ -2,6 +2,7 @@
 
 Letters as in :mod:`nl_plugins.blocks.base`.
 """
+
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,8 +22,9 @@ class NonLocal1d(NonLocalBlock):
 
     ``sub_sample`` pools by 2.
     """
+
     ndim = 1
-    pool_size = (2, )
+    pool_size = (2,)
 
 
 @MODELS.register_module()
@@ -74,6 +76,7 @@ class NonLocal2d(NonLocalBlock):
     Raises:
         ValueError: If an argument has a value that is not allowed.
     """
+
     ndim = 2
     pool_size = (2, 2)
 
@@ -98,38 +101,47 @@ class NonLocal3d(NonLocalBlock):
     Raises:
         ValueError: If an argument has a value that is not allowed.
     """
+
     ndim = 3
     pool_size = (1, 2, 2)
 
-    def __init__(self,
-                 in_channels: int,
-                 *args: Any,
-                 axes: str = 'spacetime',
-                 num_frames: int | None = None,
-                 group_size: int | None = None,
-                 pool_size: int | Sequence[int] | None = None,
-                 **kwargs: Any) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        *args: Any,
+        axes: str = 'spacetime',
+        num_frames: int | None = None,
+        group_size: int | None = None,
+        pool_size: int | Sequence[int] | None = None,
+        **kwargs: Any,
+    ) -> None:
         if axes not in AXES:
             raise ValueError(f'axes must be one of {AXES}, but got {axes!r}')
-        for name, frames in (('num_frames', num_frames),
-                             ('group_size', group_size)):
+        for name, frames in (('num_frames', num_frames), ('group_size', group_size)):
             if frames is not None:
                 check_positive(name, frames)
         if group_size and axes == 'space':
-            raise ValueError("axes='space' attends inside of one frame, so "
-                             'group_size must be None, but got '
-                             f'{group_size}')
+            raise ValueError(
+                "axes='space' attends inside of one frame, so "
+                'group_size must be None, but got '
+                f'{group_size}'
+            )
         sub_sample = named_arguments(args, kwargs).get('sub_sample')
         if sub_sample:
             if pool_size is None:
                 pool_size = (2, 1, 1) if axes == 'time' else self.pool_size
             _check_pool_size(
-                check_pool_size(pool_size, self.ndim, sub_sample), axes,
-                group_size)
+                check_pool_size(pool_size, self.ndim, sub_sample), axes, group_size
+            )
         super().__init__(in_channels, *args, pool_size=pool_size, **kwargs)
         self.layout = ClipLayout(
-            type(self).__name__, in_channels, self.num_heads, axes,
-            num_frames, group_size)
+            type(self).__name__,
+            in_channels,
+            self.num_heads,
+            axes,
+            num_frames,
+            group_size,
+        )
 
     @property
     def axes(self) -> str:
@@ -147,18 +159,21 @@ class NonLocal3d(NonLocalBlock):
         return self.layout.group_size
 
 
-def _check_pool_size(pool_size: tuple[int, ...], axes: str,
-                     group_size: int | None) -> None:
+def _check_pool_size(
+    pool_size: tuple[int, ...], axes: str, group_size: int | None
+) -> None:
     # Query and key of a group have to lie in the same frame or place.
-    outside = dict(spacetime=(), space=(0, ), time=(1, 2))[axes]
+    outside = dict(spacetime=(), space=(0,), time=(1, 2))[axes]
     if any(pool_size[d] != 1 for d in outside):
         raise ValueError(
             f'pool_size must be 1 outside of the axes {axes!r}, but got '
-            f'{pool_size} in time, height and width')
+            f'{pool_size} in time, height and width'
+        )
     if group_size and pool_size[0] != 1:
         raise ValueError(
             'pool_size must be 1 in time with group_size, but got '
-            f'{pool_size} in time, height and width')
+            f'{pool_size} in time, height and width'
+        )
 
 
 # isinstance() of code that knows mmcv's blocks

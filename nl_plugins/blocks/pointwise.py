@@ -1,13 +1,12 @@
 """1 x 1 convolutions in the layout and at the cost of matrix products."""
+
 import torch
 import torch.nn.functional as F
 from mmcv.cnn import ConvModule
 from torch import Tensor, nn
 
 
-def pointwise(layer: nn.Module,
-              x: Tensor,
-              positions_last: bool = False) -> Tensor:
+def pointwise(layer: nn.Module, x: Tensor, positions_last: bool = False) -> Tensor:
     """A 1 x 1 convolution, ``(B, C, *size)`` to ``(B, C', *size)``.
 
     Where it is a plain one on a CPU it runs as a matrix product: the
@@ -25,8 +24,7 @@ def pointwise(layer: nn.Module,
         Tensor: Shape ``(B, C', *size)``.
     """
     half = x.dtype not in (torch.float32, torch.float64) or _autocasts()
-    if (x.device.type != 'cpu' or half or torch.jit.is_tracing()
-            or _is_observed(layer)):
+    if x.device.type != 'cpu' or half or torch.jit.is_tracing() or _is_observed(layer):
         return layer(x)
     if isinstance(layer, nn.Sequential):
         convolution, pool = layer
@@ -37,21 +35,21 @@ def pointwise(layer: nn.Module,
     weight, tokens = conv.weight.flatten(1), x.flatten(2)
     if positions_last:
         out = torch.baddbmm(
-            conv.bias.unsqueeze(1), weight.expand(x.shape[0], -1, -1), tokens)
+            conv.bias.unsqueeze(1), weight.expand(x.shape[0], -1, -1), tokens
+        )
     else:
-        out = F.linear(tokens.transpose(1, 2), weight,
-                       conv.bias).transpose(1, 2)
+        out = F.linear(tokens.transpose(1, 2), weight, conv.bias).transpose(1, 2)
     return out.unflatten(2, x.shape[2:])
 
 
 def _is_plain(layer: nn.Module) -> bool:
     """Whether a layer does no more than its weight and bias say."""
     if type(layer) is ConvModule:
-        return not (layer.with_norm or layer.with_activation
-                    or layer.with_spectral_norm)
+        return not (
+            layer.with_norm or layer.with_activation or layer.with_spectral_norm
+        )
     # Not a subclass: a quantized or reparametrized one.
-    return type(layer) in (nn.Conv1d, nn.Conv2d,
-                           nn.Conv3d) and layer.bias is not None
+    return type(layer) in (nn.Conv1d, nn.Conv2d, nn.Conv3d) and layer.bias is not None
 
 
 def _autocasts() -> bool:
@@ -64,6 +62,10 @@ def _autocasts() -> bool:
 
 def _is_observed(layer: nn.Module) -> bool:
     """Whether a call of a layer does more than its ``forward``."""
-    return bool(layer._forward_hooks or layer._forward_pre_hooks
-                or layer._backward_hooks or layer._backward_pre_hooks
-                or 'forward' in vars(layer))
+    return bool(
+        layer._forward_hooks
+        or layer._forward_pre_hooks
+        or layer._backward_hooks
+        or layer._backward_pre_hooks
+        or 'forward' in vars(layer)
+    )

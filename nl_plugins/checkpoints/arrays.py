@@ -6,6 +6,7 @@ makes objects out of addresses that the file chose. :data:`STAND_INS` are what
 a reader of pickles calls in their place. They build plain arrays of numbers
 and strings, and check every argument before NumPy sees it.
 """
+
 import re
 from math import prod
 from pickle import UnpicklingError
@@ -36,7 +37,8 @@ class LoadedDtype:
     def __setstate__(self, state: tuple) -> None:
         _, order, subtype, names, fields, *_ = state
         if order not in ('<', '>', '|', '=') or not (
-                subtype is names is fields is None):
+            subtype is names is fields is None
+        ):
             raise UnpicklingError('an array of a structured type')
         if order != '|':
             self.dtype = self.dtype.newbyteorder(order)
@@ -58,11 +60,11 @@ class LoadedArray(np.ndarray):
         _, shape, dtype, fortran, data = state
         dtype, data = _check_dtype(dtype), _as_bytes(data)
         if not isinstance(shape, tuple) or not all(
-                isinstance(size, int) and size >= 0 for size in shape):
+            isinstance(size, int) and size >= 0 for size in shape
+        ):
             raise UnpicklingError(f'an array of the shape {shape!r}')
         if prod(shape) * dtype.itemsize != len(data):
-            raise UnpicklingError(
-                f'{len(data)} bytes as an array of the shape {shape}')
+            raise UnpicklingError(f'{len(data)} bytes as an array of the shape {shape}')
         super().__setstate__((1, shape, dtype, bool(fortran), data))
 
     def __reduce_ex__(self, protocol: int) -> tuple:
@@ -74,7 +76,8 @@ class _Function:
 
     Not a function, to which a pickle may add attributes.
     """
-    __slots__ = ('function', )
+
+    __slots__ = ('function',)
 
     def __init__(self, function: Any) -> None:
         self.function = function
@@ -90,7 +93,7 @@ def _reconstruct(subtype: Any, *args: Any) -> LoadedArray:
     """An empty array, which :meth:`LoadedArray.__setstate__` fills."""
     if subtype is not LoadedArray:
         raise UnpicklingError(f'an array of the class {subtype!r}')
-    return np.ndarray.__new__(LoadedArray, (0, ), 'i1')
+    return np.ndarray.__new__(LoadedArray, (0,), 'i1')
 
 
 def _scalar(dtype: Any, data: Any) -> np.generic:
@@ -129,8 +132,10 @@ STAND_INS = {
     '__builtin__.bytes': _Function(_no_bytes),
     **{
         f'numpy.{core}.multiarray.{name}': function
-        for name, function in (('_reconstruct', _Function(_reconstruct)),
-                               ('scalar', _Function(_scalar)))
+        for name, function in (
+            ('_reconstruct', _Function(_reconstruct)),
+            ('scalar', _Function(_scalar)),
+        )
         for core in ('core', '_core')
-    }
+    },
 }

@@ -3,6 +3,7 @@
 Source: https://github.com/facebookresearch/video-nonlocal-net, whose models
 are pickled NumPy arrays under the names of Caffe2 blobs.
 """
+
 import pickle
 import re
 from pathlib import Path
@@ -18,7 +19,8 @@ from .convert import EPS
 
 _NORM = dict(s='weight', b='bias', rm='running_mean', riv='running_var')
 _BRANCHES = dict(
-    branch1='downsample', branch2a='conv1', branch2b='conv2', branch2c='conv3')
+    branch1='downsample', branch2a='conv1', branch2b='conv2', branch2c='conv3'
+)
 #: What a training leaves beside the parameters.
 _OTHER = re.compile(r'.*_momentum|lr|epoch|model_iter|weight_decay(_bn)?|ONE')
 
@@ -41,12 +43,13 @@ def read_blobs(path: str | Path) -> dict[str, np.ndarray]:
             blobs = content.get('blobs', content)
             return {
                 name: _to_array(value)
-                for name, value in blobs.items() if not _OTHER.fullmatch(name)
+                for name, value in blobs.items()
+                if not _OTHER.fullmatch(name)
             }
         except Exception as error:  # a file may hold anything
             raise CheckpointReadError(
-                f'{path} is no pickled dict of arrays: '
-                f'{type(error).__name__}: {error}') from error
+                f'{path} is no pickled dict of arrays: {type(error).__name__}: {error}'
+            ) from error
 
 
 def _to_array(value: Any) -> np.ndarray:
@@ -65,8 +68,7 @@ class _ArrayUnpickler(pickle.Unpickler):
         try:
             return STAND_INS[f'{module}.{name}']
         except KeyError:
-            raise pickle.UnpicklingError(
-                f'it holds a {module}.{name}') from None
+            raise pickle.UnpicklingError(f'it holds a {module}.{name}') from None
 
 
 def _encode(text: str, encoding: str) -> bytes:
@@ -99,7 +101,7 @@ def convert_blobs(blobs: dict[str, np.ndarray]) -> dict[str, Tensor]:
         if name.endswith('_bn_s') and f'{name[:-1]}rm' not in blobs:
             norm = key.removesuffix('.weight')
             state[f'{norm}.running_mean'] = torch.zeros(len(array))
-            state[f'{norm}.running_var'] = torch.full((len(array), ), 1 - EPS)
+            state[f'{norm}.running_var'] = torch.full((len(array),), 1 - EPS)
     return state
 
 
@@ -111,16 +113,21 @@ def _convert_name(name: str) -> str:
     stem = re.fullmatch(r'conv1_w|res_conv1_bn_(s|b|rm|riv)', name)
     if stem:
         return 'backbone.conv1.' + (
-            f'bn.{_NORM[stem[1]]}' if stem[1] else 'conv.weight')
+            f'bn.{_NORM[stem[1]]}' if stem[1] else 'conv.weight'
+        )
     layer = re.fullmatch(
-        r'res([2-5])_(\d+)_(branch1|branch2[abc])_(?:w|bn_(s|b|rm|riv))', name)
+        r'res([2-5])_(\d+)_(branch1|branch2[abc])_(?:w|bn_(s|b|rm|riv))', name
+    )
     if layer:
         stage, block, branch, norm = layer.groups()
-        return (f'backbone.layer{int(stage) - 1}.{block}.{_BRANCHES[branch]}.'
-                + (f'bn.{_NORM[norm]}' if norm else 'conv.weight'))
+        return f'backbone.layer{int(stage) - 1}.{block}.{_BRANCHES[branch]}.' + (
+            f'bn.{_NORM[norm]}' if norm else 'conv.weight'
+        )
     non_local = re.fullmatch(
         r'nonlocal_conv([2-5])_(\d+)_'
-        r'(?:(theta|phi|g|out)_([wb])|bn_(s|b|rm|riv))', name)
+        r'(?:(theta|phi|g|out)_([wb])|bn_(s|b|rm|riv))',
+        name,
+    )
     if non_local:
         stage, block, layer, kind, norm = non_local.groups()
         prefix = f'backbone.layer{int(stage) - 1}.{block}.non_local_block.'
@@ -129,7 +136,8 @@ def _convert_name(name: str) -> str:
         layer = layer.replace('out', 'conv_out')
         return f'{prefix}{layer}.conv.{_weight_or_bias(kind)}'
     raise CheckpointReadError(
-        f'{name!r} is no parameter of a ResNet of video-nonlocal-net')
+        f'{name!r} is no parameter of a ResNet of video-nonlocal-net'
+    )
 
 
 def _weight_or_bias(letter: str) -> str:

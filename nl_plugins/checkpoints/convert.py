@@ -1,4 +1,5 @@
 """Bring the parameters of one model into another that computes the same."""
+
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -16,18 +17,30 @@ EPS = 1e-5
 #: What decides what a block computes, and what it is where a block has no
 #: such attribute.
 _OPTIONS = dict(
-    mode=None, use_scale=True, sub_sample=False, axes='spacetime',
-    group_size=None, num_heads=1, temperature=None, terms=None,
-    coupling=None, whiten=None)
+    mode=None,
+    use_scale=True,
+    sub_sample=False,
+    axes='spacetime',
+    group_size=None,
+    num_heads=1,
+    temperature=None,
+    terms=None,
+    coupling=None,
+    whiten=None,
+)
 #: Blocks that were added to a module which runs without them.
 _CHILD = re.compile(r'non_local_block(?:_\d+)?')
 #: MMAction2's modules that wrap a layer put one of these into its keys.
 _WRAPPERS = re.compile(r'\.(net|block)(?=\.)')
 
 
-def convert(state_dict: Mapping[str, Tensor], target: nn.Module,
-            source: nn.Module | None = None, name: str = 'the checkpoint',
-            config: str = 'the target') -> dict[str, Tensor]:
+def convert(
+    state_dict: Mapping[str, Tensor],
+    target: nn.Module,
+    source: nn.Module | None = None,
+    name: str = 'the checkpoint',
+    config: str = 'the target',
+) -> dict[str, Tensor]:
     """Convert a state dict to the keys and shapes of another model.
 
     Models differ in how they name the same place: upstream's ``non_local=``
@@ -58,21 +71,24 @@ def convert(state_dict: Mapping[str, Tensor], target: nn.Module,
             fit.
     """
     theirs = _blocks_by_place(
-        _find_blocks(source) if source else _blocks_in_keys(state_dict))
+        _find_blocks(source) if source else _blocks_in_keys(state_dict)
+    )
     ours = _blocks_by_place(_find_blocks(target))
-    if {k: len(v) for k, v in theirs.items()} != {
-            k: len(v) for k, v in ours.items()}:
+    if {k: len(v) for k, v in theirs.items()} != {k: len(v) for k, v in ours.items()}:
         raise CheckpointMismatchError(
             f'{name} has non-local blocks {_describe(theirs)}, but {config} '
-            f'{_describe(ours)}')
+            f'{_describe(ours)}'
+        )
     prefixes = {
         f'{old}.': f'{new}.'
-        for place in ours for old, new in zip(theirs[place], ours[place])
+        for place in ours
+        for old, new in zip(theirs[place], ours[place])
     }
     if source:
         for old, new in prefixes.items():
-            _check_options(source.get_submodule(old[:-1]),
-                           target.get_submodule(new[:-1]))
+            _check_options(
+                source.get_submodule(old[:-1]), target.get_submodule(new[:-1])
+            )
     expected = target.state_dict()
     plain = {_WRAPPERS.sub('', key): key for key in expected}
     converted = {}
@@ -96,16 +112,15 @@ def convert(state_dict: Mapping[str, Tensor], target: nn.Module,
         raise CheckpointMismatchError(
             f'{name} has nothing of {config}: its keys are such as '
             f'{", ".join(list(converted)[:3]) or "none"}, those of the model '
-            f'{", ".join(list(expected)[:3])}')
+            f'{", ".join(list(expected)[:3])}'
+        )
     parts = {key.split('.')[0] for key in converted}
     others = {
-        key: value
-        for key, value in expected.items() if key.split('.')[0] not in parts
+        key: value for key, value in expected.items() if key.split('.')[0] not in parts
     }
     check_fit(target, converted | others, name, config)
     return {
-        key: value
-        for key, value in target.state_dict().items() if key not in others
+        key: value for key, value in target.state_dict().items() if key not in others
     }
 
 
@@ -117,16 +132,14 @@ def _find_blocks(model: nn.Module) -> Iterator[tuple[str, str, str]]:
             yield host, child, position_of(model.get_submodule(host), child)
 
 
-def _blocks_in_keys(
-        state_dict: Mapping[str, Tensor]) -> Iterator[tuple[str, str, str]]:
+def _blocks_in_keys(state_dict: Mapping[str, Tensor]) -> Iterator[tuple[str, str, str]]:
     """The same, as upstream names them."""
     found = (re.match(rf'(.*)\.({_CHILD.pattern})\.', k) for k in state_dict)
     for host, child in dict.fromkeys(m.group(1, 2) for m in found if m):
         yield host, child, 'after'
 
 
-def _blocks_by_place(
-        blocks: Iterator[tuple[str, str, str]]) -> dict[str, list[str]]:
+def _blocks_by_place(blocks: Iterator[tuple[str, str, str]]) -> dict[str, list[str]]:
     """Full names of blocks; those between the same two layers together."""
     places = defaultdict(list)
     for host, child, position in blocks:
@@ -139,23 +152,30 @@ def _blocks_by_place(
 
 
 def _describe(places: dict[str, list[str]]) -> str:
-    return ', '.join(
-        f'{len(names)} {place}' if len(names) > 1 else place
-        for place, names in places.items()) or 'none'
+    return (
+        ', '.join(
+            f'{len(names)} {place}' if len(names) > 1 else place
+            for place, names in places.items()
+        )
+        or 'none'
+    )
 
 
 def _fold_norm(state_dict: dict[str, Tensor], layer: str) -> None:
     """Make the batch norm after a convolution, in evaluation, part of it."""
     weight, bias, mean, variance = (
         state_dict.pop(f'{layer}bn.{name}')
-        for name in ('weight', 'bias', 'running_mean', 'running_var'))
+        for name in ('weight', 'bias', 'running_mean', 'running_var')
+    )
     state_dict.pop(f'{layer}bn.num_batches_tracked', None)
     scale = weight / (variance + EPS).sqrt()
     conv = state_dict[f'{layer}conv.weight']
     state_dict[f'{layer}conv.weight'] = conv * scale.reshape(
-        -1, *[1] * (conv.dim() - 1))
+        -1, *[1] * (conv.dim() - 1)
+    )
     state_dict[f'{layer}conv.bias'] = bias + scale * (
-        state_dict.get(f'{layer}conv.bias', 0) - mean)
+        state_dict.get(f'{layer}conv.bias', 0) - mean
+    )
 
 
 def _fold_bias(state_dict: dict[str, Tensor], layer: str) -> None:
@@ -184,17 +204,20 @@ def _check_options(source: nn.Module, target: nn.Module) -> None:
         if option == 'use_scale' and target.mode != 'embedded_gaussian':
             continue
         theirs, ours = (
-            getattr(block, option, _OPTIONS[option])
-            for block in (source, target))
+            getattr(block, option, _OPTIONS[option]) for block in (source, target)
+        )
         if theirs != ours:
             raise CheckpointMismatchError(
                 f'{option} of the blocks is {theirs!r} in the source, but '
-                f'{ours!r} in the target')
+                f'{ours!r} in the target'
+            )
 
 
 def _same_layer(shape: torch.Size, wanted: torch.Size) -> bool:
-    """Whether shapes differ in a frame of one, or in sizes of one at the end.
-    """
+    """Whether shapes differ in a frame of one, or in sizes of one at the end."""
     shorter, longer = sorted((tuple(shape), tuple(wanted)), key=len)
-    return longer in (shorter, (*shorter[:2], 1, *shorter[2:]),
-                      shorter + (1, ) * (len(longer) - len(shorter)))
+    return longer in (
+        shorter,
+        (*shorter[:2], 1, *shorter[2:]),
+        shorter + (1,) * (len(longer) - len(shorter)),
+    )

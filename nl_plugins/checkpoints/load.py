@@ -1,4 +1,5 @@
 """Load checkpoints, or say in one message why that is not possible."""
+
 import functools
 import os
 import re
@@ -31,7 +32,8 @@ def explain_refusals() -> None:
     It is applied once, when ``nl_plugins`` is imported.
     """
     CheckpointLoader.load_checkpoint = classmethod(
-        _explain_refusal(CheckpointLoader.load_checkpoint.__func__))
+        _explain_refusal(CheckpointLoader.load_checkpoint.__func__)
+    )
 
 
 def _explain_refusal(load: Callable) -> Callable:
@@ -46,8 +48,7 @@ def _explain_refusal(load: Callable) -> Callable:
             if found is None:
                 if not _is_of_the_file(error):
                     raise
-                reason = re.search(r'WeightsUnpickler error:\s+(.*)',
-                                   str(error))
+                reason = re.search(r'WeightsUnpickler error:\s+(.*)', str(error))
                 raise CheckpointReadError(
                     f'{filename} cannot be read as a checkpoint: it is '
                     'damaged, or not written by torch.save '
@@ -62,7 +63,8 @@ def _explain_refusal(load: Callable) -> Callable:
             "mmengine's own checkpoints are loaded, because any other type "
             'may run code. If you trust its maker, keep its weights alone: '
             f"ckpt = torch.load('{filename}', weights_only=False); "
-            "torch.save(dict(state_dict=ckpt['state_dict']), 'weights.pth')")
+            "torch.save(dict(state_dict=ckpt['state_dict']), 'weights.pth')"
+        )
 
     return load_checkpoint
 
@@ -76,7 +78,8 @@ def _is_of_the_file(error: Exception) -> bool:
         return 'PytorchStreamReader' in str(error)
     return not isinstance(error, OSError) and any(
         frame.f_globals.get('__name__') == 'torch.serialization'
-        for frame, _ in traceback.walk_tb(error.__traceback__))
+        for frame, _ in traceback.walk_tb(error.__traceback__)
+    )
 
 
 class CheckpointFitHook(Hook):
@@ -87,6 +90,7 @@ class CheckpointFitHook(Hook):
     Parts that the model does not have at all (the ``ema_`` copies of old
     checkpoints, an auxiliary head) remain mmengine's warning.
     """
+
     # After hooks that change the checkpoint, such as EMAHook.
     priority = 'LOWEST'
 
@@ -102,15 +106,15 @@ class CheckpointFitHook(Hook):
                 raise CheckpointMismatchError(
                     f'{name} cannot be resumed: it has no '
                     f'{", ".join(absent)}. To start from its weights instead: '
-                    f'--cfg-options load_from={name}')
+                    f'--cfg-options load_from={name}'
+                )
         model = runner.model
         while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
             model = model.module
         check_fit(model, checkpoint, name, runner.cfg.filename)
 
 
-def check_fit(model: nn.Module, checkpoint: dict, name: str,
-              config: str) -> None:
+def check_fit(model: nn.Module, checkpoint: dict, name: str, config: str) -> None:
     """Check that a checkpoint belongs to a model, and load it.
 
     Args:
@@ -128,13 +132,15 @@ def check_fit(model: nn.Module, checkpoint: dict, name: str,
     if problems:
         found = '\n'.join(f'  {problem}' for problem in problems)
         raise CheckpointMismatchError(
-            f'{name} does not fit the model of {config}:\n{found}')
+            f'{name} does not fit the model of {config}:\n{found}'
+        )
 
 
 def _check_holds_parameters(checkpoint: object, name: str) -> None:
     if not isinstance(checkpoint, dict):
-        raise CheckpointMismatchError(f'{name} holds no parameters, but a '
-                                      f'{type(checkpoint).__name__}')
+        raise CheckpointMismatchError(
+            f'{name} holds no parameters, but a {type(checkpoint).__name__}'
+        )
 
 
 def _differences(model: nn.Module, checkpoint: dict) -> list[str]:
@@ -144,8 +150,7 @@ def _differences(model: nn.Module, checkpoint: dict) -> list[str]:
     checkpoints do so.
     """
     loaded = checkpoint.get('state_dict', checkpoint)
-    state = OrderedDict(
-        (re.sub(r'^module\.', '', key), v) for key, v in loaded.items())
+    state = OrderedDict((re.sub(r'^module\.', '', key), v) for key, v in loaded.items())
     state._metadata = getattr(loaded, '_metadata', OrderedDict())
     mismatched = []
     try:
@@ -165,19 +170,22 @@ def _differences(model: nn.Module, checkpoint: dict) -> list[str]:
     missing = [key for key in missing if 'num_batches_tracked' not in key]
     unexpected = [key for key in unexpected if key.split('.')[0] in parts]
     return [
-        f'{what} ({len(keys)}): ' + ', '.join(keys[:3]) +
-        (', ...' if len(keys) > 3 else '')
-        for what, keys in (('missing in the checkpoint', missing),
-                           ('unknown to the model', unexpected),
-                           ('of another shape', mismatched)) if keys
+        f'{what} ({len(keys)}): '
+        + ', '.join(keys[:3])
+        + (', ...' if len(keys) > 3 else '')
+        for what, keys in (
+            ('missing in the checkpoint', missing),
+            ('unknown to the model', unexpected),
+            ('of another shape', mismatched),
+        )
+        if keys
     ]
 
 
 def check_checkpoint(checkpoint: str) -> None:
     """Check that a checkpoint exists, unless it is a URL or model name."""
     if '://' not in checkpoint and not os.path.isfile(checkpoint):
-        raise CheckpointNotFoundError(
-            f"there is no checkpoint '{checkpoint}'")
+        raise CheckpointNotFoundError(f"there is no checkpoint '{checkpoint}'")
 
 
 def check_latest_checkpoint(work_dir: str) -> None:
@@ -188,4 +196,5 @@ def check_latest_checkpoint(work_dir: str) -> None:
         raise CheckpointNotFoundError(
             f"{work_dir}/last_checkpoint names '{latest}', which does not "
             'exist. Name the checkpoint: --resume PATH, out of: '
-            f'{", ".join(others) or "none"}')
+            f'{", ".join(others) or "none"}'
+        )

@@ -1,4 +1,5 @@
 """Let the non-local blocks of a built upstream model compute as ours."""
+
 import logging
 
 import torch
@@ -37,9 +38,9 @@ def upgrade(model: nn.Module) -> int:
     for block in found:
         _upgrade_block(block)
     print_log(
-        f'upgraded {len(found)} non-local '
-        f'{"block" if len(found) == 1 else "blocks"}',
-        logger='current')
+        f'upgraded {len(found)} non-local {"block" if len(found) == 1 else "blocks"}',
+        logger='current',
+    )
     for name, module in model.named_modules():
         if _is_mmseg_disentangled(module) and module.mode == 'gaussian':
             print_log(
@@ -49,7 +50,8 @@ def upgrade(model: nn.Module) -> int:
                 'input. nl_plugins.DisentangledNonLocal2d follows the formula '
                 'and would give other results.',
                 logger='current',
-                level=logging.WARNING)
+                level=logging.WARNING,
+            )
     return len(found)
 
 
@@ -79,8 +81,9 @@ def _replacement(module: nn.Module) -> type | None:
 
 
 def _is_mmseg_disentangled(module: nn.Module) -> bool:
-    return (type(module).__name__ == 'DisentangledNonLocal2d'
-            and type(module).__module__.startswith('mmseg.'))
+    return type(module).__name__ == 'DisentangledNonLocal2d' and type(
+        module
+    ).__module__.startswith('mmseg.')
 
 
 def _upgrade_block(block: nn.Module) -> None:
@@ -89,7 +92,8 @@ def _upgrade_block(block: nn.Module) -> None:
     if block_type is blocks.DisentangledNonLocal2d:
         # mmseg has a temperature in the embedded form alone.
         kwargs['temperature'] = (
-            block.temperature if block.mode == 'embedded_gaussian' else 1.)
+            block.temperature if block.mode == 'embedded_gaussian' else 1.0
+        )
     with torch.device('meta'):  # for its attributes alone
         ours = block_type(
             block.in_channels,
@@ -97,7 +101,8 @@ def _upgrade_block(block: nn.Module) -> None:
             use_scale=block.use_scale,
             mode=block.mode,
             sub_sample=block.sub_sample,
-            **kwargs)
+            **kwargs,
+        )
     # Not a new module: others may hold this one.
     block.__class__ = block_type
     for name, value in vars(ours).items():

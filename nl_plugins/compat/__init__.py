@@ -5,6 +5,7 @@
 dict(imports=['nl_plugins'])``. It imports no toolbox. Each module says what
 is wrong, and in which versions; to others it is not applied.
 """
+
 import functools
 
 from . import mmaction, mmengine

@@ -9,6 +9,7 @@ version  bug
          :func:`name_videos`, which imports the toolbox.
 =======  =================================================================
 """
+
 import functools
 import importlib.abc
 import importlib.machinery
@@ -35,12 +36,14 @@ class _DRNFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def find_spec(self, fullname, path=None, target=None):
         if fullname in (self.package, f'{self.package}.drn'):
             return importlib.machinery.ModuleSpec(
-                fullname, self, is_package=fullname == self.package)
+                fullname, self, is_package=fullname == self.package
+            )
         return None
 
     def exec_module(self, module: ModuleType) -> None:
         if module.__name__ != self.package:
             from mmaction.registry import MODELS
+
             module.DRN = MODELS.register_module(name='DRN', module=_DRN)
 
 
@@ -51,15 +54,16 @@ class _DRN(nn.Module):
         raise ModuleNotFoundError(
             "the installed mmaction2 lacks 'mmaction.models.localizers.drn' "
             '(the wheel of 1.2.0 was built without it), so DRN cannot be '
-            "used: install mmaction2 from its repository, tag 'v1.2.0'")
+            "used: install mmaction2 from its repository, tag 'v1.2.0'"
+        )
 
 
 @functools.cache
 def name_videos() -> None:
     """Let MMAction2's datasets name the video that cannot be read."""
     from mmaction.datasets import BaseActionDataset
-    BaseActionDataset.prepare_data = _name_video(
-        BaseActionDataset.prepare_data)
+
+    BaseActionDataset.prepare_data = _name_video(BaseActionDataset.prepare_data)
 
 
 def _name_video(prepare: Callable) -> Callable:
@@ -76,6 +80,7 @@ def _name_video(prepare: Callable) -> Callable:
             reason = str(error).strip().splitlines() or ['']
             raise VideoReadError(
                 f'{name} of {self.ann_file} cannot be read: '
-                f'{type(error).__name__}: {reason[-1]}') from error
+                f'{type(error).__name__}: {reason[-1]}'
+            ) from error
 
     return prepare_data

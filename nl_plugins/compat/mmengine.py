@@ -23,6 +23,7 @@ onedl 0.10.12  Looks for ``mmseg::`` configs in the distribution
                mmsegmentation alone, not in its fork.
 =============  ===========================================================
 """
+
 import atexit
 import difflib
 import functools
@@ -71,19 +72,21 @@ def install() -> None:
         checkpoint._safe_torch_load = torch.load
     checkpoint.get_torchvision_models = _addresses(
         _torchvision_without_torchvision(checkpoint.get_torchvision_models),
-        'torchvision://')
+        'torchvision://',
+    )
     checkpoint.get_external_models = _addresses(
-        checkpoint.get_external_models, 'open-mmlab://')
+        checkpoint.get_external_models, 'open-mmlab://'
+    )
     if any(metadata.distributions(name='onedl-mmsegmentation')):
         MODULE2PACKAGE['mmseg'] = 'onedl-mmsegmentation'
     for operator, handle in FLOP_HANDLES.items():
-        complexity_analysis._DEFAULT_SUPPORTED_FLOP_OPS.setdefault(
-            operator, handle)
+        complexity_analysis._DEFAULT_SUPPORTED_FLOP_OPS.setdefault(operator, handle)
     for name in '_init_dist_pytorch', '_init_dist_mpi', '_init_dist_slurm':
         init = getattr(mmengine.dist.utils, name)
         setattr(mmengine.dist.utils, name, _init_dist_on_cpu(init))
     MMDistributedDataParallel.__init__ = _wrap_cpu_model(
-        MMDistributedDataParallel.__init__)
+        MMDistributedDataParallel.__init__
+    )
 
 
 # Its own checkpoints under torch.load(weights_only=True) -------------------
@@ -98,8 +101,7 @@ def _checkpoint_types() -> list:
     return [
         HistoryBuffer,
         ConfigDict,
-        (_ONE_CYCLE, f'{OneCycleParamScheduler.__module__}.'
-         'OneCycleParamScheduler'),
+        (_ONE_CYCLE, f'{OneCycleParamScheduler.__module__}.OneCycleParamScheduler'),
         (_getattr, 'builtins.getattr'),
         *((value, name) for name, value in STAND_INS.items()),
     ]
@@ -119,13 +121,11 @@ def _getattr(owner: object, name: str) -> Callable:
     if owner is HistoryBuffer:
         allowed = 'min', 'max', 'mean', 'current'
     elif owner is _ONE_CYCLE:
-        owner, allowed = OneCycleParamScheduler, (
-            '_annealing_cos', '_annealing_linear')
+        owner, allowed = OneCycleParamScheduler, ('_annealing_cos', '_annealing_linear')
     else:
         allowed = ()
     if name not in allowed:
-        raise pickle.UnpicklingError(
-            f'GLOBAL builtins.getattr of {owner} and {name!r}')
+        raise pickle.UnpicklingError(f'GLOBAL builtins.getattr of {owner} and {name!r}')
     return getattr(owner, name)
 
 
@@ -136,12 +136,14 @@ def _load_url(url: str, model_dir=None, map_location=None, progress=True):
     """
     try:
         return torch.hub.load_state_dict_from_url(
-            url, model_dir, map_location, progress, weights_only=None)
+            url, model_dir, map_location, progress, weights_only=None
+        )
     except URLError as error:
         folder = model_dir or os.path.join(torch.hub.get_dir(), 'checkpoints')
         raise CheckpointNotFoundError(
             f'{url} cannot be downloaded ({error.reason}). Without network, '
-            f'put the file into {folder}') from error
+            f'put the file into {folder}'
+        ) from error
 
 
 # Names of pretrained weights -----------------------------------------------
@@ -159,7 +161,8 @@ def _torchvision_without_torchvision(get: Callable) -> Callable:
             importlib.import_module('torchvision')
         except Exception:  # a build for another torch raises what it likes
             return mmengine.load(
-                Path(mmengine.__file__).parent / 'hub/torchvision_0.12.json')
+                Path(mmengine.__file__).parent / 'hub/torchvision_0.12.json'
+            )
         return get()
 
     return get_torchvision_models
@@ -169,13 +172,16 @@ def _addresses(get: Callable, scheme: str) -> Callable:
     """Let a table of names and addresses say which name is unknown."""
 
     class Addresses(dict):
-
         def __missing__(self, name: str) -> str:
-            close = difflib.get_close_matches(name, self, n=3, cutoff=.5)
+            close = difflib.get_close_matches(name, self, n=3, cutoff=0.5)
             raise CheckpointNotFoundError(
-                f"there are no weights '{scheme}{name}'; " +
-                (f'did you mean {" or ".join(close)}?' if close else
-                 f'the names are {", ".join(sorted(self))}'))
+                f"there are no weights '{scheme}{name}'; "
+                + (
+                    f'did you mean {" or ".join(close)}?'
+                    if close
+                    else f'the names are {", ".join(sorted(self))}'
+                )
+            )
 
     return functools.wraps(get)(lambda: Addresses(get()))
 
@@ -197,7 +203,8 @@ def _init_dist_on_cpu(init: Callable) -> Callable:
             print_log(
                 'There is no accelerator: the processes communicate through '
                 'gloo instead of nccl.',
-                logger='current')
+                logger='current',
+            )
 
     return init_dist
 
@@ -220,15 +227,15 @@ def _wrap_cpu_model(init: Callable) -> Callable:
         if all(p.device.type == 'cpu' for p in module.parameters()):
             # DDP accepts device ids for accelerators only.
             kwargs.pop('device_ids', None)
-            synced = sum(
-                isinstance(m, nn.SyncBatchNorm) for m in module.modules())
+            synced = sum(isinstance(m, nn.SyncBatchNorm) for m in module.modules())
             if synced:
                 print_log(
                     f'SyncBatchNorm works on no CPU tensor: {synced} layers '
                     'of the model become BatchNorm, each process with the '
                     'statistics of its own batch.',
                     logger='current',
-                    level=logging.WARNING)
+                    level=logging.WARNING,
+                )
                 module = revert_sync_batchnorm(module)
         init(self, module, *args, **kwargs)
 

@@ -1,4 +1,5 @@
 """What a run needs: its config, early checks, training and testing."""
+
 from .config import build_model, load_config
 from .run import test, train
 

@@ -3,6 +3,7 @@
 Each check raises an error of :mod:`nl_plugins.errors` with one message that
 names what is wrong and what to do about it.
 """
+
 import os
 from collections.abc import Iterator
 
@@ -45,7 +46,8 @@ def check_datasets(cfg: Config, *splits: str) -> None:
         raise DatasetNotFoundError(
             f'the data of this config is not there:\n{found}\n'
             'Put it there, or say where it is: --cfg-options '
-            f'{next(iter(missing))}=PATH')
+            f'{next(iter(missing))}=PATH'
+        )
 
 
 def _missing_data(node: object, key: str) -> Iterator[tuple[str, str]]:
@@ -117,30 +119,37 @@ class OptimizedBlocksHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         wrapper = runner.optim_wrapper
-        wrappers = wrapper.values() if isinstance(
-            wrapper, OptimWrapperDict) else [wrapper]
+        wrappers = (
+            wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]
+        )
         known = {
-            id(parameter) for w in wrappers for group in w.param_groups
+            id(parameter)
+            for w in wrappers
+            for group in w.param_groups
             for parameter in group['params']
         }
         model = runner.model
         if not known & {id(p) for p in model.parameters()}:
             return  # a strategy optimizes copies
         names = {
-            name for name, module in model.named_modules()
+            name
+            for name, module in model.named_modules()
             if isinstance(module, _NonLocalNd)
         } | set(inserted_blocks(model))
         missing = [
-            f'{name}.{key}' for name in sorted(names)
+            f'{name}.{key}'
+            for name in sorted(names)
             for key, parameter in model.get_submodule(name).named_parameters()
             if parameter.requires_grad and id(parameter) not in known
         ]
         if missing:
             constructor = runner.cfg.get('optim_wrapper', {}).get(
-                'constructor', 'DefaultOptimWrapperConstructor')
+                'constructor', 'DefaultOptimWrapperConstructor'
+            )
             raise OptionError(
                 'these parameters would not be trained, since the optimizer '
                 f'does not have them: {", ".join(missing)}. Its constructor '
                 f'{constructor!r} leaves them out. Use '
                 '--cfg-options optim_wrapper.constructor='
-                'DefaultOptimWrapperConstructor, or a block without them')
+                'DefaultOptimWrapperConstructor, or a block without them'
+            )

@@ -1,4 +1,5 @@
 """What the command-line tools share: arguments and one-line errors."""
+
 import argparse
 import contextlib
 import os
@@ -23,7 +24,8 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         '--work-dir',
         metavar='DIR',
         help='folder of logs and checkpoints; without it, work_dir of the '
-        'config, or ./work_dirs/<name of the config>')
+        'config, or ./work_dirs/<name of the config>',
+    )
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -32,20 +34,18 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         help='override settings of the config, such as '
         'train_dataloader.batch_size=4 or randomness.seed=0; lists are '
         'written key="[a,b]" or key=a,b, nested ones key="[(a,b),(c,d)]", '
-        'without white space')
+        'without white space',
+    )
     parser.add_argument(
         '--launcher',
         choices=['none', 'pytorch', 'slurm', 'mpi'],
         default='none',
-        help='what started the processes of a distributed run '
-        '(default: none)')
+        help='what started the processes of a distributed run (default: none)',
+    )
     # Set by torch.distributed.launch.
     parser.add_argument(
-        '--local_rank',
-        '--local-rank',
-        type=int,
-        default=0,
-        help=argparse.SUPPRESS)
+        '--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS
+    )
 
 
 @contextlib.contextmanager
@@ -80,32 +80,31 @@ def add_shape_argument(parser: argparse.ArgumentParser) -> None:
         type=sizes,
         metavar='[Tx]HxW',
         help='size of the input (default: the clips or crops of training, '
-        'for detection what images are resized to)')
+        'for detection what images are resized to)',
+    )
 
 
 def sizes(text: str) -> tuple[int, ...]:
     """An argument such as ``64``, ``64x128`` or ``8x224x224``."""
     parts = text.lower().split('x')
-    if len(parts) > 3 or not all(
-            part.isdecimal() and int(part) for part in parts):
+    if len(parts) > 3 or not all(part.isdecimal() and int(part) for part in parts):
         raise argparse.ArgumentTypeError(
-            f'{text!r} is not L, HxW or TxHxW with numbers of at least 1')
+            f'{text!r} is not L, HxW or TxHxW with numbers of at least 1'
+        )
     return tuple(map(int, parts))
 
 
 def natural(text: str) -> int:
     """An argument that is an integer of at least 0."""
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(
-            f'{text!r} is no integer of at least 0')
+        raise argparse.ArgumentTypeError(f'{text!r} is no integer of at least 0')
     return int(text)
 
 
 def positive(text: str) -> int:
     """An argument that is an integer of at least 1."""
     if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(
-            f'{text!r} is no integer of at least 1')
+        raise argparse.ArgumentTypeError(f'{text!r} is no integer of at least 1')
     return int(text)
 
 
@@ -116,7 +115,8 @@ def device(text: str) -> str:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise argparse.ArgumentTypeError(
-            f'{text!r} is no device of this machine: {reason}') from None
+            f'{text!r} is no device of this machine: {reason}'
+        ) from None
     return text
 
 
@@ -133,4 +133,5 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OptionError(
-            f'the folder {path} cannot be made: {error.strerror}') from error
+            f'the folder {path} cannot be made: {error.strerror}'
+        ) from error

@@ -1,4 +1,5 @@
 """Find and load configs, of this repository and of the toolboxes."""
+
 import difflib
 import functools
 import importlib.util
@@ -22,10 +23,12 @@ NAME = __name__.partition('.')[0]
 _PACKAGES = (*TOOLBOXES, NAME)
 
 
-def load_config(name: str,
-                options: dict | None = None,
-                work_dir: str | None = None,
-                launcher: str = 'none') -> Config:
+def load_config(
+    name: str,
+    options: dict | None = None,
+    work_dir: str | None = None,
+    launcher: str = 'none',
+) -> Config:
     """Load a config from a file or, by its name, from a package.
 
     Args:
@@ -52,10 +55,12 @@ def load_config(name: str,
         cfg = Config.fromfile(path)
     except FileNotFoundError as error:
         raise ConfigNotFoundError(
-            f'{name}: a config that it inherits is missing: {error}') from None
+            f'{name}: a config that it inherits is missing: {error}'
+        ) from None
     except ModuleNotFoundError as error:
         raise ToolboxNotInstalledError(
-            f'{name}: {error}. {_how_to_install(error)}') from None
+            f'{name}: {error}. {_how_to_install(error)}'
+        ) from None
     cfg.merge_from_dict(options or {})
     cfg.launcher = launcher
     if work_dir is not None:
@@ -86,22 +91,25 @@ def find_config(name: str) -> Path:
         if path.is_file():
             return path
         raise ConfigNotFoundError(
-            f"there is no config '{name}'"
-            f'{_suggest(name, _spell_configs(*_PACKAGES))}')
+            f"there is no config '{name}'{_suggest(name, _spell_configs(*_PACKAGES))}"
+        )
     if package not in (*MODULE2PACKAGE, NAME):
         raise ConfigNotFoundError(
             f"there is no config '{name}': '{package}' is no toolbox of "
-            f'OpenMMLab{_suggest(package, {key: key for key in _PACKAGES})}')
+            f'OpenMMLab{_suggest(package, {key: key for key in _PACKAGES})}'
+        )
     root = upstream_configs(package)
     if root is None:
         raise ToolboxNotInstalledError(
             f"'{name}' needs {package}, which is not installed. "
-            f'{_how_to_install(package)}')
+            f'{_how_to_install(package)}'
+        )
     if (root / inner).is_file():
         return root / inner
     raise ConfigNotFoundError(
         f"there is no config '{inner}' in {package}"
-        f'{_suggest(inner, _spell_configs(package))}')
+        f'{_suggest(inner, _spell_configs(package))}'
+    )
 
 
 def upstream_configs(package: str) -> Path | None:
@@ -123,9 +131,12 @@ def upstream_configs(package: str) -> Path | None:
 def _spell_configs(*packages: str) -> dict[str, str]:
     """Configs of those packages that are installed, and their full names."""
     roots = {package: upstream_configs(package) for package in packages}
-    found = [(path.relative_to(root).as_posix(), package)
-             for package, root in roots.items() if root
-             for path in root.rglob('*.py')]
+    found = [
+        (path.relative_to(root).as_posix(), package)
+        for package, root in roots.items()
+        if root
+        for path in root.rglob('*.py')
+    ]
     return {name: f'{package}::{name}' for name, package in found}
 
 
@@ -150,7 +161,8 @@ def _register(toolbox: Toolbox) -> None:
     except ModuleNotFoundError as error:
         raise ToolboxNotInstalledError(
             f'the config needs {toolbox.name}, which cannot be imported: '
-            f'{error}. {_how_to_install(toolbox.name)}') from error
+            f'{error}. {_how_to_install(toolbox.name)}'
+        ) from error
 
 
 def build_model(cfg: Config) -> nn.Module:
@@ -168,10 +180,13 @@ def build_model(cfg: Config) -> nn.Module:
 
 def _how_to_install(missing: object) -> str:
     """What to do about a toolbox that is missing."""
-    extra = next((toolbox.extra for name, toolbox in TOOLBOXES.items()
-                  if name in str(missing)), Toolbox.extra)
-    return ('Install it with: bash tools/install.sh, or: pip install '
-            f"'nl_plugins[{extra}]'")
+    extra = next(
+        (toolbox.extra for name, toolbox in TOOLBOXES.items() if name in str(missing)),
+        Toolbox.extra,
+    )
+    return (
+        f"Install it with: bash tools/install.sh, or: pip install 'nl_plugins[{extra}]'"
+    )
 
 
 # Names of this package's configs --------------------------------------------

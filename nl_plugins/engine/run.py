@@ -4,6 +4,7 @@ A run is one of mmengine's runners. This module adds the options of the
 toolboxes' own tools, the same for all of them, and checks early what a run
 needs.
 """
+
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.logging import print_log
@@ -23,10 +24,12 @@ from ..toolboxes import toolbox_of
 from .checks import OptimizedBlocksHook, check_datasets
 
 
-def train(cfg: Config,
-          resume: str | None = None,
-          amp: bool = False,
-          auto_scale_lr: bool = False) -> nn.Module:
+def train(
+    cfg: Config,
+    resume: str | None = None,
+    amp: bool = False,
+    auto_scale_lr: bool = False,
+) -> nn.Module:
     """Train the model of a config.
 
     Args:
@@ -51,8 +54,9 @@ def train(cfg: Config,
             or the optimizer lacks a parameter of a block.
     """
     if cfg.get('train_dataloader') is None:
-        raise OptionError(f'{cfg.filename} has no train_dataloader: there is '
-                          'nothing to train')
+        raise OptionError(
+            f'{cfg.filename} has no train_dataloader: there is nothing to train'
+        )
     if amp:
         _use_amp(cfg)
     if auto_scale_lr:
@@ -71,14 +75,16 @@ def train(cfg: Config,
     return runner.train()
 
 
-def test(cfg: Config,
-         checkpoint: str,
-         out: str | None = None,
-         show: bool = False,
-         show_dir: str | None = None,
-         wait_time: float = 2,
-         tta: bool = False,
-         upgrade: bool = False) -> dict:
+def test(
+    cfg: Config,
+    checkpoint: str,
+    out: str | None = None,
+    show: bool = False,
+    show_dir: str | None = None,
+    wait_time: float = 2,
+    tta: bool = False,
+    upgrade: bool = False,
+) -> dict:
     """Test a model with the metrics of its config.
 
     Args:
@@ -107,8 +113,9 @@ def test(cfg: Config,
         OptionError: An option does not go with the config.
     """
     if cfg.get('test_dataloader') is None:
-        raise OptionError(f'{cfg.filename} has no test_dataloader: there is '
-                          'nothing to test')
+        raise OptionError(
+            f'{cfg.filename} has no test_dataloader: there is nothing to test'
+        )
     toolbox = toolbox_of(cfg)
     if show or show_dir is not None:
         toolbox.use_visualization(cfg, show, show_dir, wait_time)
@@ -118,9 +125,7 @@ def test(cfg: Config,
         toolbox.check_out(out)
     if upgrade:
         hooks = cfg.get('custom_hooks') or []
-        cfg.custom_hooks = [
-            *hooks, dict(type='nl_plugins.UpgradeNonLocalHook')
-        ]
+        cfg.custom_hooks = [*hooks, dict(type='nl_plugins.UpgradeNonLocalHook')]
     check_datasets(cfg, 'test')
     check_checkpoint(checkpoint)
     cfg.load_from, cfg.resume = checkpoint, False
@@ -152,7 +157,8 @@ def _use_amp(cfg: Config) -> None:
     if wrapper not in ('OptimWrapper', OptimWrapper):
         raise OptionError(
             "--amp goes with optim_wrapper.type='OptimWrapper' only, but the "
-            f'config has {wrapper!r}')
+            f'config has {wrapper!r}'
+        )
     if get_device() == 'cpu':
         raise OptionError('--amp needs an accelerator, and there is none')
     cfg.optim_wrapper.type = 'AmpOptimWrapper'
@@ -165,5 +171,6 @@ def _use_auto_scale_lr(cfg: Config) -> None:
         raise OptionError(
             '--auto-scale-lr needs the batch size that the learning rate is '
             'meant for, and the config does not say it: --cfg-options '
-            'auto_scale_lr.base_batch_size=N')
+            'auto_scale_lr.base_batch_size=N'
+        )
     cfg.auto_scale_lr.enable = True

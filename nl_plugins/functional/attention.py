@@ -11,6 +11,7 @@ Letters used in this file: ``B`` batch (or several dimensions of it, such as
 samples and heads), ``Nq`` query positions, ``Nk`` key
 positions, ``D`` channels of query and key, ``Dv`` channels of the value.
 """
+
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -26,11 +27,13 @@ from .chunked import (
 from .sorted_sums import explicit_relu_sums, recorded_relu_sums, relu_sums
 
 
-def softmax_attention(query: Tensor,
-                      key: Tensor,
-                      value: Tensor,
-                      scale: float,
-                      key_bias: Tensor | None = None) -> Tensor:
+def softmax_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scale: float,
+    key_bias: Tensor | None = None,
+) -> Tensor:
     r"""Attention whose weights are a softmax over the keys.
 
     .. math:: y_i = \sum_j \mathrm{softmax}_j(s\, q_i^T k_j + c_j)\, v_j
@@ -61,13 +64,16 @@ def softmax_attention(query: Tensor,
     """
     _check_shapes(query, key, value)
     if key_bias is not None and key_bias.shape != key.shape[:-1]:
-        raise ValueError('key_bias must have the shape (B, Nk) = '
-                         f'{tuple(key.shape[:-1])}, but got '
-                         f'{tuple(key_bias.shape)}')
+        raise ValueError(
+            'key_bias must have the shape (B, Nk) = '
+            f'{tuple(key.shape[:-1])}, but got '
+            f'{tuple(key_bias.shape)}'
+        )
     if value.dim() > 3:
         bias = None if key_bias is None else key_bias.flatten(0, -2)
         out = softmax_attention(
-            *(t.flatten(0, -3) for t in (query, key, value)), scale, bias)
+            *(t.flatten(0, -3) for t in (query, key, value)), scale, bias
+        )
         return out.reshape(*query.shape[:-1], value.shape[-1])
     if key_bias is not None:
         # One more channel carries the bias: as a mask that needs a gradient
@@ -87,8 +93,7 @@ def softmax_attention(query: Tensor,
     return out.to(value.dtype)
 
 
-def dot_product_attention(query: Tensor, key: Tensor,
-                          value: Tensor) -> Tensor:
+def dot_product_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     r"""Attention whose weights are plain dot products.
 
     .. math:: y_i = \frac{1}{N_k} \sum_j (q_i^T k_j)\, v_j
@@ -120,16 +125,20 @@ def dot_product_attention(query: Tensor, key: Tensor,
         query, key, value = (t.to(dtype) for t in (query, key, value))
         key = key / keys
         # A graph for any size has the order that is linear in it.
-        if (torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export()
-                or through_channels <= through_positions):
+        if (
+            torch.compiler.is_compiling()
+            or torch.onnx.is_in_onnx_export()
+            or through_channels <= through_positions
+        ):
             out = query @ (key.transpose(-2, -1) @ value)
         else:
             out = (query @ key.transpose(-2, -1)) @ value
     return out.to(out_dtype)
 
 
-def concatenation_attention(query_score: Tensor, key_score: Tensor,
-                            value: Tensor) -> Tensor:
+def concatenation_attention(
+    query_score: Tensor, key_score: Tensor, value: Tensor
+) -> Tensor:
     r"""Attention of the concatenation function.
 
     .. math::
@@ -155,16 +164,20 @@ def concatenation_attention(query_score: Tensor, key_score: Tensor,
     Raises:
         ValueError: If the shapes do not fit.
     """
-    if (value.dim() < 3 or key_score.shape != value.shape[:-1]
-            or query_score.shape[:-1] != value.shape[:-2]):
+    if (
+        value.dim() < 3
+        or key_score.shape != value.shape[:-1]
+        or query_score.shape[:-1] != value.shape[:-2]
+    ):
         raise ValueError(
             'query_score, key_score and value must have the shapes (B, Nq), '
             f'(B, Nk) and (B, Nk, Dv), but got {tuple(query_score.shape)}, '
-            f'{tuple(key_score.shape)} and {tuple(value.shape)}')
+            f'{tuple(key_score.shape)} and {tuple(value.shape)}'
+        )
     if value.dim() > 3:
         out = concatenation_attention(
-            query_score.flatten(0, -2), key_score.flatten(0, -2),
-            value.flatten(0, -3))
+            query_score.flatten(0, -2), key_score.flatten(0, -2), value.flatten(0, -3)
+        )
         return out.reshape(*query_score.shape, value.shape[-1])
     dtype = torch.promote_types(value.dtype, torch.float32)
     tensors = [t.to(dtype) for t in (query_score, key_score, value)]
@@ -212,8 +225,9 @@ def _softmax_form(query: Tensor, key: Tensor, value: Tensor) -> str:
     return 'fused' if padded <= 1.1 * needed else 'chunked'
 
 
-def _fused_softmax_attention(query: Tensor, key: Tensor, value: Tensor,
-                             scale: float) -> Tensor:
+def _fused_softmax_attention(
+    query: Tensor, key: Tensor, value: Tensor, scale: float
+) -> Tensor:
     """PyTorch's kernel, with its conditions established.
 
     It wants contiguous operands, and sizes that are multiples of 8 in half
@@ -226,8 +240,11 @@ def _fused_softmax_attention(query: Tensor, key: Tensor, value: Tensor,
         sizes = [max(sizes)] * 3
     query, key, value = (
         (t if t.shape[-1] == size else F.pad(t, (0, size - t.shape[-1])))
-        .to(value.dtype).contiguous().unsqueeze(1)
-        for t, size in zip((query, key, value), sizes))
+        .to(value.dtype)
+        .contiguous()
+        .unsqueeze(1)
+        for t, size in zip((query, key, value), sizes)
+    )
     out = F.scaled_dot_product_attention(query, key, value, scale=scale)
     return out.squeeze(1)[..., :value_channels].to(value.dtype)
 
@@ -239,8 +256,7 @@ def _is_recorded() -> bool:
 
 def _has_tangent(*tensors: Tensor) -> bool:
     """Whether a forward derivative is computed."""
-    return any(
-        forward_ad.unpack_dual(t).tangent is not None for t in tensors)
+    return any(forward_ad.unpack_dual(t).tangent is not None for t in tensors)
 
 
 def _without_autocast(tensor: Tensor) -> AbstractContextManager:
@@ -251,10 +267,14 @@ def _without_autocast(tensor: Tensor) -> AbstractContextManager:
 
 
 def _check_shapes(query: Tensor, key: Tensor, value: Tensor) -> None:
-    if (value.dim() < 3 or key.shape[:-1] != value.shape[:-1]
-            or query.shape[:-2] != key.shape[:-2]
-            or query.shape[-1] != key.shape[-1]):
+    if (
+        value.dim() < 3
+        or key.shape[:-1] != value.shape[:-1]
+        or query.shape[:-2] != key.shape[:-2]
+        or query.shape[-1] != key.shape[-1]
+    ):
         raise ValueError(
             'query, key and value must have the shapes (B, Nq, D), '
             f'(B, Nk, D) and (B, Nk, Dv), but got {tuple(query.shape)}, '
-            f'{tuple(key.shape)} and {tuple(value.shape)}')
+            f'{tuple(key.shape)} and {tuple(value.shape)}'
+        )

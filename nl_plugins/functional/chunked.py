@@ -4,6 +4,7 @@ For what PyTorch's fused kernels do not take or are slow at: key and value of
 different sizes on the CPU, float64 on a GPU. The letters are those of
 :mod:`nl_plugins.functional.attention`.
 """
+
 from collections.abc import Iterator
 
 import torch
@@ -18,32 +19,35 @@ CHUNK = 2**22
 SMALL = 4
 
 
-def explicit_softmax_attention(query: Tensor, key: Tensor, value: Tensor,
-                               scale: float) -> Tensor:
+def explicit_softmax_attention(
+    query: Tensor, key: Tensor, value: Tensor, scale: float
+) -> Tensor:
     """The formula as it stands, with the whole map of weights."""
     weights = ((scale * query) @ key.transpose(1, 2)).softmax(dim=-1)
     return weights @ value
 
 
-def _forward(query: Tensor, key: Tensor, value: Tensor,
-             scale: float) -> Tensor:
+def _forward(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
     out = value.new_empty(*query.shape[:2], value.shape[2])
-    for batch, rows, (weights, ) in _chunks(query, key, value, 1):
+    for batch, rows, (weights,) in _chunks(query, key, value, 1):
         _softmax(query[batch, rows], key[batch], scale, weights)
         torch.mm(weights, value[batch], out=out[batch, rows])
     return out
 
 
-def _gradients(query: Tensor, key: Tensor, value: Tensor, out: Tensor,
-               grad: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor]:
+def _gradients(
+    query: Tensor, key: Tensor, value: Tensor, out: Tensor, grad: Tensor, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
     r"""The weights are made anew, chunk by chunk.
 
     With :math:`P = softmax(s\,q k^T)` and :math:`dP = dy\,v^T` the gradient
     of the logits is :math:`P \circ (dP - (dy \circ y)\,1)`.
     """
     query_grad, key_grad, value_grad = (
-        torch.empty_like(query), torch.zeros_like(key),
-        torch.zeros_like(value))
+        torch.empty_like(query),
+        torch.zeros_like(key),
+        torch.zeros_like(value),
+    )
     grad = grad.contiguous()
     for batch, rows, (weights, logits_grad) in _chunks(query, key, value, 2):
         dy = grad[batch, rows]
@@ -60,25 +64,26 @@ def _gradients(query: Tensor, key: Tensor, value: Tensor, out: Tensor,
 
 
 #: ``(query, key, value, scale)`` to the attended values.
-chunked_softmax_attention = operator(_forward, _gradients,
-                                     explicit_softmax_attention)
+chunked_softmax_attention = operator(_forward, _gradients, explicit_softmax_attention)
 
 
-def _chunks(query: Tensor, key: Tensor, value: Tensor,
-            buffers: int) -> Iterator[tuple[int, slice, list[Tensor]]]:
+def _chunks(
+    query: Tensor, key: Tensor, value: Tensor, buffers: int
+) -> Iterator[tuple[int, slice, list[Tensor]]]:
     """Sample, rows of queries, and buffers for their weights, in turn."""
     batch, queries, channels = query.shape
     _, keys, value_channels = value.shape
-    size = min(queries, CHUNK // max(keys, 1),
-               SMALL * (channels + value_channels))
+    size = min(queries, CHUNK // max(keys, 1), SMALL * (channels + value_channels))
     size = max(size, 1)
     storage = [query.new_empty(size, keys) for _ in range(buffers)]
     for sample in range(batch):
         for start in range(0, queries, size):
             stop = min(start + size, queries)
-            yield sample, slice(start, stop), [
-                buffer[:stop - start] for buffer in storage
-            ]
+            yield (
+                sample,
+                slice(start, stop),
+                [buffer[: stop - start] for buffer in storage],
+            )
 
 
 def _softmax(query: Tensor, key: Tensor, scale: float, out: Tensor) -> None:

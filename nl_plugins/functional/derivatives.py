@@ -1,4 +1,5 @@
 """Operators whose gradient is computed in a way of its own."""
+
 from collections.abc import Callable
 from typing import Any
 
@@ -6,9 +7,11 @@ import torch
 from torch import Tensor
 
 
-def operator(forward: Callable[..., Tensor],
-             gradients: Callable[..., tuple[Tensor, ...]],
-             explicit: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def operator(
+    forward: Callable[..., Tensor],
+    gradients: Callable[..., tuple[Tensor, ...]],
+    explicit: Callable[..., Tensor],
+) -> Callable[..., Tensor]:
     """Make a differentiable operator out of two functions.
 
     The second derivative is that of the formula as it stands. Under
@@ -27,7 +30,6 @@ def operator(forward: Callable[..., Tensor],
     """
 
     class Operator(torch.autograd.Function):
-
         @staticmethod
         def forward(*inputs: Any) -> Tensor:
             return forward(*inputs)
@@ -66,7 +68,8 @@ def operator(forward: Callable[..., Tensor],
             def first(*tensors: Tensor) -> tuple[Tensor, ...]:
                 *operands, grad = tensors
                 _, pullback = torch.func.vjp(
-                    lambda *t: explicit(*t, *ctx.constants), *operands)
+                    lambda *t: explicit(*t, *ctx.constants), *operands
+                )
                 return pullback(grad)
 
             _, pullback = torch.func.vjp(first, *ctx.saved_tensors)
@@ -77,7 +80,7 @@ def operator(forward: Callable[..., Tensor],
         @staticmethod
         def vmap(info: Any, in_dims: tuple, *inputs: Any) -> tuple:
             out, lead = _fold(Gradients, info, in_dims, inputs)
-            return tuple(t.unflatten(0, lead) for t in out), (0, ) * len(out)
+            return tuple(t.unflatten(0, lead) for t in out), (0,) * len(out)
 
     return Operator.apply
 
@@ -85,16 +88,17 @@ def operator(forward: Callable[..., Tensor],
 def _split(inputs: tuple) -> tuple[list[Tensor], list[Any]]:
     """Tensors and constants."""
     tensors = [value for value in inputs if isinstance(value, Tensor)]
-    return tensors, list(inputs[len(tensors):])
+    return tensors, list(inputs[len(tensors) :])
 
 
-def _fold(function: type, info: Any, in_dims: tuple,
-          inputs: tuple) -> tuple[Any, torch.Size]:
+def _fold(
+    function: type, info: Any, in_dims: tuple, inputs: tuple
+) -> tuple[Any, torch.Size]:
     """Apply a function to a batch with one more dimension in it."""
     tensors, constants = _split(inputs)
     tensors = [
-        t.expand(info.batch_size, *t.shape) if dim is None else t.movedim(
-            dim, 0) for t, dim in zip(tensors, in_dims)
+        t.expand(info.batch_size, *t.shape) if dim is None else t.movedim(dim, 0)
+        for t, dim in zip(tensors, in_dims)
     ]
     out = function.apply(*(t.flatten(0, 1) for t in tensors), *constants)
     return out, tensors[0].shape[:2]

@@ -3,6 +3,7 @@
 As in mmengine, a multiplication with its addition counts as one, and what
 works on single elements (additions, activations, exponentials) not at all.
 """
+
 import math
 from collections.abc import Callable
 from math import prod
@@ -14,7 +15,8 @@ from mmengine.analysis.jit_handles import get_shape
 def _attention(inputs: list[Any], outputs: list[Any]) -> int:
     """Query times key, and weights times value."""
     (query, channels), (key, _), (_, value_channels) = (
-        _shape_and_channels(v) for v in inputs[:3])
+        _shape_and_channels(v) for v in inputs[:3]
+    )
     return prod(query[:-1]) * key[-2] * (channels + value_channels)
 
 

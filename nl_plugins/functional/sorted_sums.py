@@ -5,6 +5,7 @@ for every query, so two prefix sums, of :math:`v` and of :math:`b\,v`, answer
 all queries: :math:`O(N \log N + N D_v)`. The letters are those of
 :mod:`nl_plugins.functional.attention`.
 """
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -12,15 +13,13 @@ from torch import Tensor
 from .derivatives import operator
 
 
-def explicit_relu_sums(query_score: Tensor, key_score: Tensor,
-                       value: Tensor) -> Tensor:
+def explicit_relu_sums(query_score: Tensor, key_score: Tensor, value: Tensor) -> Tensor:
     """The formula as it stands, with the whole map of weights."""
     pairs = query_score.unsqueeze(2) + key_score.unsqueeze(1)
     return torch.relu(pairs) @ value
 
 
-def recorded_relu_sums(query_score: Tensor, key_score: Tensor,
-                       value: Tensor) -> Tensor:
+def recorded_relu_sums(query_score: Tensor, key_score: Tensor, value: Tensor) -> Tensor:
     """Sorted sums out of differentiable operations, for a graph."""
     key_score, order = key_score.sort(dim=1, descending=True)
     active = torch.searchsorted(-key_score.detach(), query_score.detach())
@@ -32,17 +31,20 @@ def recorded_relu_sums(query_score: Tensor, key_score: Tensor,
         index = active.unsqueeze(-1).expand(-1, -1, terms.shape[2])
         return F.pad(terms.cumsum(dim=1), (0, 0, 1, 0)).gather(1, index)
 
-    return ((query_score + offset).unsqueeze(-1) * prefix_sums(value)
-            + prefix_sums((key_score - offset).unsqueeze(-1) * value)
-            + 0 * value.sum(dim=1, keepdim=True))
+    return (
+        (query_score + offset).unsqueeze(-1) * prefix_sums(value)
+        + prefix_sums((key_score - offset).unsqueeze(-1) * value)
+        + 0 * value.sum(dim=1, keepdim=True)
+    )
 
 
 def _forward(query_score: Tensor, key_score: Tensor, value: Tensor) -> Tensor:
     return _sums(query_score, key_score, value)[0]
 
 
-def _gradients(query_score: Tensor, key_score: Tensor, value: Tensor,
-               out: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _gradients(
+    query_score: Tensor, key_score: Tensor, value: Tensor, out: Tensor, grad: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """The value's gradient is such a sum itself, over the queries."""
     _, active = _sums(query_score, key_score, value, weighted=False)
     query_score_grad = (grad * active).sum(dim=2)
@@ -55,10 +57,9 @@ def _gradients(query_score: Tensor, key_score: Tensor, value: Tensor,
 relu_sums = operator(_forward, _gradients, explicit_relu_sums)
 
 
-def _sums(query_score: Tensor,
-          key_score: Tensor,
-          value: Tensor,
-          weighted: bool = True) -> tuple[Tensor | None, Tensor]:
+def _sums(
+    query_score: Tensor, key_score: Tensor, value: Tensor, weighted: bool = True
+) -> tuple[Tensor | None, Tensor]:
     """``sum ReLU(a + b) v`` and ``sum (a + b > 0) v``, ``(B, Nq, Dv)``."""
     key_score, order = key_score.sort(dim=1, descending=True)
     # -b rises along the keys, so the search counts the keys with -b < a.
@@ -79,8 +80,7 @@ def _sums(query_score: Tensor,
     # exceeds its largest weight.
     offset = key_score[:, :1]
     plain = of_prefix(value.cumsum(dim=1))
-    out = of_prefix(
-        value.mul_((key_score - offset).unsqueeze(-1)).cumsum_(dim=1))
+    out = of_prefix(value.mul_((key_score - offset).unsqueeze(-1)).cumsum_(dim=1))
     out.addcmul_((query_score + offset).unsqueeze(-1), plain)
     # A weight of 0 does not hide a value of NaN.
     return out.add_(total.mul_(0)), plain

@@ -1,4 +1,5 @@
 """Find out how a module calls its submodules, without data or computing."""
+
 import logging
 from collections.abc import Iterable
 from functools import partial
@@ -27,12 +28,12 @@ class Call(NamedTuple):
             depends on the input's is None.
         after (tuple[int | None, ...], optional): Same of the output.
     """
+
     before: tuple[int | None, ...] | None
     after: tuple[int | None, ...] | None
 
 
-def probe(module: nn.Module,
-          names: Iterable[str]) -> dict[str, list[Call]] | None:
+def probe(module: nn.Module, names: Iterable[str]) -> dict[str, list[Call]] | None:
     """Record the calls of some submodules in one forward of a module.
 
     The forward runs on meta tensors in evaluation mode: parameters and
@@ -51,13 +52,13 @@ def probe(module: nn.Module,
     """
     prefix = 'backbone.' if hasattr(module, 'backbone') else ''
     root = module.backbone if prefix else module
-    conv = next((m for m in root.modules()
-                 if isinstance(m, tuple(_RANKS))), None)
+    conv = next((m for m in root.modules() if isinstance(m, tuple(_RANKS))), None)
     if conv is None:
         return None
     targets = {
         name: module.get_submodule(name)
-        for name in names if f'{name}.'.startswith(prefix)
+        for name in names
+        if f'{name}.'.startswith(prefix)
     }
     # Frame-wise 2D video models take clips; a first convolution behind a
     # rearrangement of the input has more channels than that.
@@ -69,15 +70,16 @@ def probe(module: nn.Module,
             if first is None:
                 continue
             second = _run(root, conv, targets, shapes[1]) or first
-            return {
-                name: _merge(first[name], second[name])
-                for name in targets
-            }
+            return {name: _merge(first[name], second[name]) for name in targets}
     return None
 
 
-def _run(root: nn.Module, conv: nn.Module, targets: dict[str, nn.Module],
-         shape: tuple[int, ...]) -> dict[str, list[Call]] | None:
+def _run(
+    root: nn.Module,
+    conv: nn.Module,
+    targets: dict[str, nn.Module],
+    shape: tuple[int, ...],
+) -> dict[str, list[Call]] | None:
     """The calls of the targets for one shape of input, None if it fails."""
     calls = {name: [] for name in targets}
     handles = [
@@ -96,13 +98,13 @@ def _run(root: nn.Module, conv: nn.Module, targets: dict[str, nn.Module],
         for m, _ in modes:
             m.training = False
         with torch.no_grad():
-            functional_call(root, state, (torch.empty(shape, device='meta'), ))
+            functional_call(root, state, (torch.empty(shape, device='meta'),))
     except Exception as error:  # a forward is free to fail in any way
         print_log(
-            f'{type(root).__name__} does not run on the shape {shape} alone: '
-            f'{error}',
+            f'{type(root).__name__} does not run on the shape {shape} alone: {error}',
             logger='current',
-            level=logging.DEBUG)
+            level=logging.DEBUG,
+        )
         return None
     finally:
         for m, training in modes:
@@ -118,11 +120,13 @@ def _check_rank(conv: nn.Module, args: tuple) -> None:
         raise ValueError('the module iterates over the batch')
 
 
-def _record(records: list[Call], module: nn.Module, args: tuple,
-            output: object) -> None:
+def _record(
+    records: list[Call], module: nn.Module, args: tuple, output: object
+) -> None:
     before, after = (
         tuple(value.shape) if isinstance(value, Tensor) else None
-        for value in (args[0] if args else None, output))
+        for value in (args[0] if args else None, output)
+    )
     records.append(Call(before, after))
 
 
@@ -131,7 +135,13 @@ def _merge(first: list[Call], second: list[Call]) -> list[Call]:
     if len(first) != len(second):
         return first
     return [
-        Call(*(tuple(m if m == n else None for m, n in zip(a, b)) if a
-               and b and len(a) == len(b) else a for a, b in zip(*calls)))
+        Call(
+            *(
+                tuple(m if m == n else None for m, n in zip(a, b))
+                if a and b and len(a) == len(b)
+                else a
+                for a, b in zip(*calls)
+            )
+        )
         for calls in zip(first, second)
     ]

@@ -5,6 +5,7 @@ existing key of the state dict changes. The hooks find the block by its name
 in the module that they are called with: copies of the model (EMA, pickle)
 run their own blocks.
 """
+
 import inspect
 import warnings
 from collections import defaultdict
@@ -26,8 +27,7 @@ from .probe import Call, probe
 
 
 @MODELS.register_module()
-def WithBlocks(base: str | type, blocks: Sequence[dict],
-               **kwargs: Any) -> nn.Module:
+def WithBlocks(base: str | type, blocks: Sequence[dict], **kwargs: Any) -> nn.Module:
     """Build a module and insert blocks into it.
 
     .. code-block:: python
@@ -67,12 +67,9 @@ def WithBlocks(base: str | type, blocks: Sequence[dict],
             ``TypeError``.
     """
     if not isinstance(blocks, (list, tuple)):
-        raise InsertionError(
-            f'blocks must be a list of dicts, but got {blocks!r}')
+        raise InsertionError(f'blocks must be a list of dicts, but got {blocks!r}')
     module = MMENGINE_MODELS.build(dict(type=base, **kwargs))
-    insertions = [
-        insertion for cfg in blocks for insertion in _parse(module, cfg)
-    ]
+    insertions = [insertion for cfg in blocks for insertion in _parse(module, cfg)]
     calls = probe(module, {insertion.target for insertion in insertions}) or {}
     # All are built before the first is attached: a target looks the same to
     # every block that goes to it.
@@ -81,11 +78,11 @@ def WithBlocks(base: str | type, blocks: Sequence[dict],
         for insertion in insertions
     ]
     names = [
-        _attach(module, insertion, block)
-        for insertion, block in zip(insertions, built)
+        _attach(module, insertion, block) for insertion, block in zip(insertions, built)
     ]
     unseen = [
-        name for name, insertion in zip(names, insertions)
+        name
+        for name, insertion in zip(names, insertions)
         if calls.get(insertion.target) is None
     ]
     if unseen:
@@ -100,6 +97,7 @@ def WithBlocks(base: str | type, blocks: Sequence[dict],
 
 class _Insertion(NamedTuple):
     """A block and the one place it goes to."""
+
     block_type: type
     block_args: dict
     position: str  # 'before' or 'after'
@@ -119,19 +117,24 @@ def _parse(base: nn.Module, cfg: dict) -> list[_Insertion]:
         if found is None:
             raise InsertionError(
                 f'unknown block type {block_type!r}; nl_plugins has '
-                + ', '.join(f"'nl_plugins.{name}'"
-                            for name in sorted(MODELS.module_dict)
-                            if name != 'WithBlocks'))
+                + ', '.join(
+                    f"'nl_plugins.{name}'"
+                    for name in sorted(MODELS.module_dict)
+                    if name != 'WithBlocks'
+                )
+            )
         block_type = found
     if not isinstance(block_type, type):
         raise InsertionError(
             "a block needs a 'type', the name or class of a module, but got "
-            f'{block_type!r} in {cfg}')
+            f'{block_type!r} in {cfg}'
+        )
     positions = [p for p in ('before', 'after') if p in args]
     if len(positions) != 1:
         raise InsertionError(
             "a block needs one of 'before' and 'after', but got "
-            f'{positions or "none of them"} in {cfg}')
+            f'{positions or "none of them"} in {cfg}'
+        )
     position = positions[0]
     places = args.pop(position)
     layout = args.pop('layout', None)
@@ -139,14 +142,17 @@ def _parse(base: nn.Module, cfg: dict) -> list[_Insertion]:
         raise InsertionError(f"layout must be 'BCN', but got {layout!r}")
     if isinstance(places, str):
         places = [places]
-    if (not places or not isinstance(places, (list, tuple))
-            or not all(isinstance(place, str) for place in places)):
+    if (
+        not places
+        or not isinstance(places, (list, tuple))
+        or not all(isinstance(place, str) for place in places)
+    ):
         raise InsertionError(
             f'{position} must be the path of a module or a list of paths, '
-            f'but got {places!r}')
+            f'but got {places!r}'
+        )
     return [
-        _Insertion(block_type, args, position,
-                   _resolve(base, position, place), layout)
+        _Insertion(block_type, args, position, _resolve(base, position, place), layout)
         for place in places
     ]
 
@@ -156,8 +162,11 @@ def _resolve(base: nn.Module, position: str, place: str) -> str:
     module, names = base, []
     for part in place.split('.'):
         children = [name for name, _ in module.named_children()]
-        if part.startswith('-') and part[1:].isdigit() and (
-                1 <= int(part[1:]) <= len(children)):
+        if (
+            part.startswith('-')
+            and part[1:].isdigit()
+            and (1 <= int(part[1:]) <= len(children))
+        ):
             part = children[int(part)]
         if part not in children:
             where = '.'.join(names) or type(base).__name__
@@ -165,7 +174,8 @@ def _resolve(base: nn.Module, position: str, place: str) -> str:
             hint = f'; did you mean {close[0]!r}?' if close else ''
             raise InsertionError(
                 f'unknown place {place!r}: {where!r} has no child {part!r}, '
-                f'it has {", ".join(map(repr, children)) or "none"}{hint}')
+                f'it has {", ".join(map(repr, children)) or "none"}{hint}'
+            )
         module = getattr(module, part)
         names.append(part)
     # A child of a Sequential would run as one of its layers.
@@ -177,17 +187,20 @@ def _resolve(base: nn.Module, position: str, place: str) -> str:
         raise InsertionError(
             f'{position}={place!r}: a block in a {type(module).__name__} '
             'would become one of its layers; choose one of its children, '
-            f'{", ".join(name for name, _ in module.named_children())}')
+            f'{", ".join(name for name, _ in module.named_children())}'
+        )
     if isinstance(module, nn.modules.batchnorm._BatchNorm):
         raise InsertionError(
             f'{position}={place!r}: a {type(module).__name__} is exchanged '
             'when norms are synchronized or fused, and the block would be '
-            'lost with it; choose the module before or after it')
+            'lost with it; choose the module before or after it'
+        )
     return '.'.join(names)
 
 
-def _build(base: nn.Module, insertion: _Insertion,
-           calls: list[Call] | None) -> nn.Module:
+def _build(
+    base: nn.Module, insertion: _Insertion, calls: list[Call] | None
+) -> nn.Module:
     """Build a block that fits its place."""
     block_type, args, position, name, layout = insertion
     place = f'{position}={name!r}'
@@ -203,35 +216,38 @@ def _build(base: nn.Module, insertion: _Insertion,
         raise InsertionError(
             f'{block_type.__name__} takes {ndim} dimensions after batch and '
             f'channels, but the tensor {place} has the shape '
-            f'(B, {shape[1]}{", ..." * (len(shape) - 2)})')
+            f'(B, {shape[1]}{", ..." * (len(shape) - 2)})'
+        )
     if ndim == 1 and not (shape or layout or _is_channels_first(target)):
         raise InsertionError(
             f'{block_type.__name__} takes (B, C, N), but the tensor {place} '
             'may as well be (B, N, C), as in transformers: if it is '
-            "(B, C, N), give layout='BCN'")
+            "(B, C, N), give layout='BCN'"
+        )
     if 'in_channels' in inspect.signature(block_type).parameters:
         if channels is None and 'in_channels' not in args:
             raise InsertionError(
                 f'the channels {place} cannot be inferred: give in_channels '
-                f'of the {block_type.__name__}')
+                f'of the {block_type.__name__}'
+            )
         args = dict(in_channels=channels) | args
         if shape and channels != args['in_channels']:
             raise InsertionError(
                 f'the tensor {place} has {channels} channels, but in_channels '
-                f'of the {block_type.__name__} is {args["in_channels"]}')
+                f'of the {block_type.__name__} is {args["in_channels"]}'
+            )
     try:
         block = block_type(**args)
     except (TypeError, ValueError, KeyError) as error:
-        error_type = ArgumentError if isinstance(
-            error, TypeError) else InsertionError
-        raise error_type(
-            f'{block_type.__name__} {place}: {error}') from error
+        error_type = ArgumentError if isinstance(error, TypeError) else InsertionError
+        raise error_type(f'{block_type.__name__} {place}: {error}') from error
     parameters = list(target.parameters())
     if parameters and not any(p.requires_grad for p in parameters):
         warnings.warn(
             f'{block_type.__name__} {place} lies in a frozen stage: it is '
             'frozen with it and will not be trained',
-            stacklevel=4)
+            stacklevel=4,
+        )
         # Now, not with the first train() of the base: DDP counts on it.
         block.requires_grad_(False)
     return block
@@ -241,8 +257,9 @@ def _attach(base: nn.Module, insertion: _Insertion, block: nn.Module) -> str:
     """Make a block run at its place and return its full name."""
     name = insertion.target
     target = base.get_submodule(name)
-    child = first = 'non_local_block' if isinstance(
-        block, _NonLocalNd) else infer_abbr(type(block))
+    child = first = (
+        'non_local_block' if isinstance(block, _NonLocalNd) else infer_abbr(type(block))
+    )
     number = 0
     while hasattr(target, child):
         number += 1
@@ -268,18 +285,19 @@ def position_of(target: nn.Module, child: str) -> str:
     """
     for hook in target._forward_pre_hooks.values():
         if isinstance(hook, partial) and (
-                hook.func is _run_before and hook.args[0] == child):
+            hook.func is _run_before and hook.args[0] == child
+        ):
             return 'before'
     return 'after'
 
 
-def _check_calls(calls: list[Call], position: str,
-                 place: str) -> tuple[int, ...]:
+def _check_calls(calls: list[Call], position: str, place: str) -> tuple[int, ...]:
     """The shape of the tensor at a place that can hold a block."""
     if not calls:
         raise InsertionError(
             f'{place}: this module does not run when the base is evaluated, '
-            'so a block there would not either')
+            'so a block there would not either'
+        )
     if len(calls) > 1:
         raise InsertionError(_repeated(place, len(calls)))
     shape = getattr(calls[0], position)
@@ -288,37 +306,39 @@ def _check_calls(calls: list[Call], position: str,
     if shape[1] is None:
         raise InsertionError(
             f'{place}: the second size of this tensor follows the size of '
-            'the input, so it is not (B, C, ...), which the blocks take')
+            'the input, so it is not (B, C, ...), which the blocks take'
+        )
     return shape
 
 
 def _repeated(place: str, times: int | str) -> str:
-    return (f'{place}: this module runs {times} times per forward, and a '
-            'block there would run as often; choose a place that runs once')
+    return (
+        f'{place}: this module runs {times} times per forward, and a '
+        'block there would run as often; choose a place that runs once'
+    )
 
 
 def _no_tensor(place: str) -> str:
     verb = 'receives' if place.startswith('before') else 'returns'
-    return (f'{place}: this module {verb} no single tensor of features, so '
-            'there is nothing that a block could work on')
+    return (
+        f'{place}: this module {verb} no single tensor of features, so '
+        'there is nothing that a block could work on'
+    )
 
 
 def _is_channels_first(layer: nn.Module) -> bool:
     """Whether a layer is defined on ``(B, C, N)``."""
-    return isinstance(getattr(layer, 'conv', layer),
-                      nn.modules.conv._ConvNd)
+    return isinstance(getattr(layer, 'conv', layer), nn.modules.conv._ConvNd)
 
 
 def _own_channels(target: nn.Module, position: str) -> int | None:
     """Channels of a layer that was not seen running, as it says itself."""
-    names = 'in_channels' if position == 'before' else 'out_channels', (
-        'num_features')
+    names = 'in_channels' if position == 'before' else 'out_channels', ('num_features')
     found = (getattr(target, name, None) for name in names)
     return next((value for value in found if isinstance(value, int)), None)
 
 
-def _run_before(child: str, name: str, module: nn.Module,
-                args: tuple) -> tuple:
+def _run_before(child: str, name: str, module: nn.Module, args: tuple) -> tuple:
     place = f'before={name!r}'
     if not args or not isinstance(args[0], Tensor):
         raise InsertionError(_no_tensor(place))
@@ -327,8 +347,9 @@ def _run_before(child: str, name: str, module: nn.Module,
     return block(args[0]), *args[1:]
 
 
-def _run_after(child: str, name: str, module: nn.Module, args: tuple,
-               output: Any) -> Tensor:
+def _run_after(
+    child: str, name: str, module: nn.Module, args: tuple, output: Any
+) -> Tensor:
     place = f'after={name!r}'
     if not isinstance(output, Tensor):
         raise InsertionError(_no_tensor(place))
@@ -347,18 +368,18 @@ def inserted_blocks(model: nn.Module) -> Iterator[str]:
         str: Full names.
     """
     for name, module in model.named_modules():
-        for hook in (*module._forward_pre_hooks.values(),
-                     *module._forward_hooks.values()):
-            if isinstance(hook, partial) and hook.func in (_run_before,
-                                                           _run_after):
+        for hook in (
+            *module._forward_pre_hooks.values(),
+            *module._forward_hooks.values(),
+        ):
+            if isinstance(hook, partial) and hook.func in (_run_before, _run_after):
                 yield f'{name}.{hook.args[0]}'.lstrip('.')
 
 
 # Calls of modules that were not probed: counted in the first forward -------
 
 
-def _first_forward(base: nn.Module, names: list[str], *args: Any,
-                   **kwargs: Any) -> Any:
+def _first_forward(base: nn.Module, names: list[str], *args: Any, **kwargs: Any) -> Any:
     """``forward`` of a base until it has run once."""
     forward = type(base).forward
     if torch.compiler.is_compiling():  # the graph is not to have it
@@ -386,8 +407,7 @@ def _count(block: nn.Module, place: str) -> None:
 # Initial weights -----------------------------------------------------------
 
 
-def _init_weights(base: nn.Module, names: list[str], *args: Any,
-                  **kwargs: Any) -> None:
+def _init_weights(base: nn.Module, names: list[str], *args: Any, **kwargs: Any) -> None:
     """``init_weights`` of a base, after which its blocks are new ones.
 
     The blocks are out of their hosts meanwhile, since some bases look for
@@ -405,13 +425,13 @@ def _init_weights(base: nn.Module, names: list[str], *args: Any,
         hosts[base.get_submodule(host)][child] = block
     loaded = set()
 
-    def fill(host: nn.Module, state_dict: dict, prefix: str,
-             *unused: Any) -> None:
+    def fill(host: nn.Module, state_dict: dict, prefix: str, *unused: Any) -> None:
         for child, block in hosts[host].items():
             start = f'{prefix}{child}.'
             held = {
                 key.removeprefix(start): state_dict.pop(key)
-                for key in list(state_dict) if key.startswith(start)
+                for key in list(state_dict)
+                if key.startswith(start)
             }
             if held:
                 load_state_dict(block, held)
@@ -419,8 +439,7 @@ def _init_weights(base: nn.Module, names: list[str], *args: Any,
 
     handles = []
     for host, children in hosts.items():
-        handles.append(
-            host._register_load_state_dict_pre_hook(fill, with_module=True))
+        handles.append(host._register_load_state_dict_pre_hook(fill, with_module=True))
         for child in children:
             del host._modules[child]
     try:

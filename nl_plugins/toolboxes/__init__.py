@@ -2,6 +2,7 @@
 
 A further toolbox is a module with an adapter, and its line here.
 """
+
 from mmengine.config import Config
 
 from .base import Metric, Toolbox
@@ -13,8 +14,7 @@ __all__ = ['Metric', 'TOOLBOXES', 'Toolbox', 'toolbox_of']
 
 #: The adapters, by the name of the package that they are for.
 TOOLBOXES = {
-    toolbox.name: toolbox
-    for toolbox in (MMDetection(), MMSegmentation(), MMAction())
+    toolbox.name: toolbox for toolbox in (MMDetection(), MMSegmentation(), MMAction())
 }
 
 

@@ -1,4 +1,5 @@
 """What this package asks a toolbox."""
+
 import importlib
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,11 +14,11 @@ from ..errors import OptionError
 
 
 class Metric(NamedTuple):
-    """A metric: its name, the key of its records, and what makes it percent.
-    """
+    """A metric: its name, the key of its records, and what makes it percent."""
+
     name: str
     key: str
-    factor: float = 1.
+    factor: float = 1.0
 
 
 class Toolbox:
@@ -35,6 +36,7 @@ class Toolbox:
         dump_metric (str): The metric that writes all predictions into one
             file.
     """
+
     name: str | None = None
     distribution: str | None = None
     extra = 'all'
@@ -71,8 +73,9 @@ class Toolbox:
         """
         raise KeyError('size')
 
-    def batch(self, model: nn.Module, shape: tuple[int, ...],
-              batch_size: int) -> dict[str, Any]:
+    def batch(
+        self, model: nn.Module, shape: tuple[int, ...], batch_size: int
+    ) -> dict[str, Any]:
         """Make what a data loader would give to a model.
 
         Args:
@@ -100,8 +103,9 @@ class Toolbox:
         """
         return dict(img_path=str(path), img_id=0)
 
-    def use_visualization(self, cfg: Config, show: bool, show_dir: str | None,
-                          wait_time: float) -> None:
+    def use_visualization(
+        self, cfg: Config, show: bool, show_dir: str | None, wait_time: float
+    ) -> None:
         """Let the toolbox's own hook draw the prediction of every sample.
 
         Args:
@@ -113,8 +117,10 @@ class Toolbox:
         Raises:
             OptionError: The toolbox or the config has no such hook.
         """
-        raise OptionError('--show and --show-dir are for detection and '
-                          f'segmentation, but the config is for {self.name}')
+        raise OptionError(
+            '--show and --show-dir are for detection and '
+            f'segmentation, but the config is for {self.name}'
+        )
 
     def use_tta(self, cfg: Config) -> None:
         """Switch test time augmentation on.
@@ -127,8 +133,7 @@ class Toolbox:
         """
         for key in 'tta_model', 'tta_pipeline':
             if key not in cfg:
-                raise OptionError(
-                    f'--tta needs {key}, and the config has none')
+                raise OptionError(f'--tta needs {key}, and the config has none')
         innermost_dataset(cfg).pipeline = cfg.tta_pipeline
         cfg.model = ConfigDict(cfg.tta_model, module=cfg.model)
 
@@ -142,8 +147,7 @@ class Toolbox:
             OptionError: They cannot.
         """
         if not out.endswith(('.pkl', '.pickle')):
-            raise OptionError(
-                f"--out must end in .pkl or .pickle, but got '{out}'")
+            raise OptionError(f"--out must end in .pkl or .pickle, but got '{out}'")
 
     def keep_predictions(self, runner: Runner, out: str) -> None:
         """Let the toolbox's own metric keep the predictions.
@@ -156,7 +160,9 @@ class Toolbox:
             OptionError: Its metrics cannot.
         """
         runner.test_evaluator.metrics.append(
-            METRICS.build(dict(type=self.dump_metric, out_file_path=out)))
+            METRICS.build(dict(type=self.dump_metric, out_file_path=out))
+        )
+
 
 def visualization_hook(cfg: Config, hook_type: str) -> ConfigDict:
     """The hook of a config that draws predictions.
@@ -176,7 +182,8 @@ def visualization_hook(cfg: Config, hook_type: str) -> ConfigDict:
         raise OptionError(
             '--show and --show-dir need a visualization hook, and the config '
             'has none: --cfg-options default_hooks.visualization.type='
-            f'{hook_type}')
+            f'{hook_type}'
+        )
     return hook
 
 
@@ -210,5 +217,4 @@ def dataset_with_pipeline(dataset: dict) -> dict:
 def noise(*shape: int) -> Tensor:
     """The same bytes at each call."""
     generator = torch.Generator().manual_seed(0)
-    return torch.randint(
-        256, shape, dtype=torch.uint8, generator=generator)
+    return torch.randint(256, shape, dtype=torch.uint8, generator=generator)

@@ -1,4 +1,5 @@
 """MMAction2."""
+
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ class MMAction(Toolbox):
     ``--show`` is refused: the hook of MMAction2 1.2.0 passes its visualizer
     an argument that this does not know.
     """
+
     name = 'mmaction'
     distribution = 'mmaction2'
     extra = 'video'
-    metrics = (Metric('top-1', 'acc/top1', 100), )
+    metrics = (Metric('top-1', 'acc/top1', 100),)
     sizes = 'TxHxW'
     file_kind = 'a video'
     tensor_options = dict(stage='head')
@@ -29,13 +31,15 @@ class MMAction(Toolbox):
 
     def input_shape(self, cfg: Config) -> tuple[int, ...]:
         dataset = dataset_with_pipeline(
-            (cfg.get('train_dataloader') or cfg.test_dataloader).dataset)
+            (cfg.get('train_dataloader') or cfg.test_dataloader).dataset
+        )
         sampling = next(t for t in dataset.pipeline if 'clip_len' in t)
         frames = max(sampling.clip_len, sampling.get('num_clips', 1))
         return frames, *_crop(dataset.pipeline)
 
-    def batch(self, model: nn.Module, shape: tuple[int, ...],
-              batch_size: int) -> dict[str, Any]:
+    def batch(
+        self, model: nn.Module, shape: tuple[int, ...], batch_size: int
+    ) -> dict[str, Any]:
         from mmaction.structures import ActionDataSample
 
         # clips (views) of one video, or the frames of a 2D recognizer
@@ -46,11 +50,11 @@ class MMAction(Toolbox):
             inputs=list(clips),
             data_samples=[
                 ActionDataSample().set_gt_label(0) for _ in range(batch_size)
-            ])
+            ],
+        )
 
     def file_info(self, path: Path) -> dict[str, Any]:
-        return dict(
-            filename=str(path), label=-1, start_index=0, modality='RGB')
+        return dict(filename=str(path), label=-1, start_index=0, modality='RGB')
 
 
 def _crop(pipeline: list[dict]) -> tuple[int, int]:

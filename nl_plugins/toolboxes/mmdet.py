@@ -1,4 +1,5 @@
 """MMDetection."""
+
 import copy
 import os
 from pathlib import Path
@@ -22,11 +23,14 @@ _OBJECTS = 10
 
 class MMDetection(Toolbox):
     """Boxes, masks and panoptic maps of images."""
+
     name = 'mmdet'
     distribution = 'mmdet'
     extra = 'det'
-    metrics = (Metric('box AP', 'coco/bbox_mAP', 100),
-               Metric('mask AP', 'coco/segm_mAP', 100))
+    metrics = (
+        Metric('box AP', 'coco/bbox_mAP', 100),
+        Metric('mask AP', 'coco/segm_mAP', 100),
+    )
     dump_metric = 'mmdet.DumpDetResults'
 
     def register(self) -> None:
@@ -38,35 +42,44 @@ class MMDetection(Toolbox):
 
     def input_shape(self, cfg: Config) -> tuple[int, ...]:
         dataset = dataset_with_pipeline(
-            (cfg.get('test_dataloader') or cfg.train_dataloader).dataset)
+            (cfg.get('test_dataloader') or cfg.train_dataloader).dataset
+        )
         width, height = next(
-            t.scale for t in dataset.pipeline
-            if 'Resize' in str(t.type) and isinstance(t.get('scale'), tuple))
+            t.scale
+            for t in dataset.pipeline
+            if 'Resize' in str(t.type) and isinstance(t.get('scale'), tuple)
+        )
         if (width, height) == (1333, 800):  # of images of 4:3, COCO's mean
             return 800, 1280
         return height, width
 
-    def batch(self, model: nn.Module, shape: tuple[int, ...],
-              batch_size: int) -> dict[str, Any]:
+    def batch(
+        self, model: nn.Module, shape: tuple[int, ...], batch_size: int
+    ) -> dict[str, Any]:
         from mmdet.testing import demo_mm_inputs
+
         batch = demo_mm_inputs(
-            batch_size, (3, *shape), num_items=[_OBJECTS] * batch_size,
-            with_mask=True, with_semantic=True)
+            batch_size,
+            (3, *shape),
+            num_items=[_OBJECTS] * batch_size,
+            with_mask=True,
+            with_semantic=True,
+        )
         for sample in batch['data_samples']:
             # a class that every model has
             sample.gt_instances.labels.zero_()
             sample.gt_sem_seg.sem_seg.zero_()
             sample.ignored_instances = sample.ignored_instances[:0]
             # what the preprocessor sets, for models that run without it
-            sample.set_metainfo(
-                dict(pad_shape=shape, batch_input_shape=shape))
+            sample.set_metainfo(dict(pad_shape=shape, batch_input_shape=shape))
         return batch
 
     def file_info(self, path: Path) -> dict[str, Any]:
         return super().file_info(path) | dict(instances=[])
 
-    def use_visualization(self, cfg: Config, show: bool, show_dir: str | None,
-                          wait_time: float) -> None:
+    def use_visualization(
+        self, cfg: Config, show: bool, show_dir: str | None, wait_time: float
+    ) -> None:
         hook = visualization_hook(cfg, 'DetVisualizationHook')
         hook.update(draw=True, show=show, wait_time=wait_time)
         if show_dir is not None:
@@ -75,25 +88,37 @@ class MMDetection(Toolbox):
 
     def use_tta(self, cfg: Config) -> None:
         if any(
-                part.get('mask_head')
-                for part in (cfg.model, cfg.model.get('roi_head', {}))):
-            raise OptionError('--tta of MMDetection is for boxes: it cannot '
-                              'merge masks')
+            part.get('mask_head') for part in (cfg.model, cfg.model.get('roi_head', {}))
+        ):
+            raise OptionError(
+                '--tta of MMDetection is for boxes: it cannot merge masks'
+            )
         # What MMDetection's own tool does when a config does not say it.
         cfg.setdefault(
             'tta_model',
             ConfigDict(
                 type='DetTTAModel',
-                tta_cfg=dict(
-                    nms=dict(type='nms', iou_threshold=0.5),
-                    max_per_img=100)))
-        flips = [dict(type='RandomFlip', prob=prob) for prob in (1., 0.)]
+                tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100),
+            ),
+        )
+        flips = [dict(type='RandomFlip', prob=prob) for prob in (1.0, 0.0)]
         pack = dict(
             type='PackDetInputs',
-            meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape',
-                       'scale_factor', 'flip', 'flip_direction'))
-        cfg.setdefault('tta_pipeline', [
-            *copy.deepcopy(innermost_dataset(cfg).pipeline[:-1]),
-            dict(type='TestTimeAug', transforms=[flips, [pack]])
-        ])
+            meta_keys=(
+                'img_id',
+                'img_path',
+                'ori_shape',
+                'img_shape',
+                'scale_factor',
+                'flip',
+                'flip_direction',
+            ),
+        )
+        cfg.setdefault(
+            'tta_pipeline',
+            [
+                *copy.deepcopy(innermost_dataset(cfg).pipeline[:-1]),
+                dict(type='TestTimeAug', transforms=[flips, [pack]]),
+            ],
+        )
         super().use_tta(cfg)

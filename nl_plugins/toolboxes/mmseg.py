@@ -1,4 +1,5 @@
 """MMSegmentation."""
+
 import os
 from pathlib import Path
 from typing import Any
@@ -16,33 +17,38 @@ from .base import Metric, Toolbox, noise, visualization_hook
 
 class MMSegmentation(Toolbox):
     """Label maps of images."""
+
     name = 'mmseg'
     distribution = 'mmsegmentation'
     extra = 'seg'
-    metrics = (Metric('mIoU', 'mIoU'), )
+    metrics = (Metric('mIoU', 'mIoU'),)
 
     def input_shape(self, cfg: Config) -> tuple[int, ...]:
         return tuple(cfg.model.data_preprocessor.size)
 
-    def batch(self, model: nn.Module, shape: tuple[int, ...],
-              batch_size: int) -> dict[str, Any]:
+    def batch(
+        self, model: nn.Module, shape: tuple[int, ...], batch_size: int
+    ) -> dict[str, Any]:
         from mmseg.structures import SegDataSample
+
         sizes = dict.fromkeys(('img_shape', 'ori_shape', 'pad_shape'), shape)
         return dict(
             inputs=list(noise(batch_size, 3, *shape)),
             data_samples=[
                 SegDataSample(
                     metainfo=sizes,
-                    gt_sem_seg=PixelData(data=torch.zeros(1, *shape).long()))
+                    gt_sem_seg=PixelData(data=torch.zeros(1, *shape).long()),
+                )
                 for _ in range(batch_size)
-            ])
+            ],
+        )
 
     def file_info(self, path: Path) -> dict[str, Any]:
-        return super().file_info(path) | dict(
-            reduce_zero_label=False, seg_fields=[])
+        return super().file_info(path) | dict(reduce_zero_label=False, seg_fields=[])
 
-    def use_visualization(self, cfg: Config, show: bool, show_dir: str | None,
-                          wait_time: float) -> None:
+    def use_visualization(
+        self, cfg: Config, show: bool, show_dir: str | None, wait_time: float
+    ) -> None:
         hook = visualization_hook(cfg, 'SegVisualizationHook')
         hook.update(draw=True, show=show, wait_time=wait_time, interval=1)
         if show_dir is not None:
@@ -52,15 +58,20 @@ class MMSegmentation(Toolbox):
         if out.endswith(('.pkl', '.pickle')):
             raise OptionError(
                 '--out of a segmentation test is a folder, which gets a PNG '
-                f"label map per image, but got '{out}'")
+                f"label map per image, but got '{out}'"
+            )
 
     def keep_predictions(self, runner: Runner, out: str) -> None:
-        writers = [metric for metric in runner.test_evaluator.metrics
-                   if hasattr(metric, 'output_dir')]
+        writers = [
+            metric
+            for metric in runner.test_evaluator.metrics
+            if hasattr(metric, 'output_dir')
+        ]
         if not writers:
             raise OptionError(
                 '--out needs a metric of MMSegmentation that writes label '
-                "maps, such as test_evaluator.type='IoUMetric'")
+                "maps, such as test_evaluator.type='IoUMetric'"
+            )
         mkdir_or_exist(out)
         for metric in writers:
             metric.output_dir = out

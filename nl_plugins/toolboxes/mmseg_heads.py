@@ -1,4 +1,5 @@
 """Segmentation heads: MMSegmentation's, with the blocks of this package."""
+
 from typing import Any
 
 from mmseg.models import decode_heads
@@ -28,10 +29,7 @@ class NLHead(decode_heads.NLHead):
         TypeError: If there is no such argument.
     """
 
-    def __init__(self,
-                 *args: Any,
-                 block: dict | None = None,
-                 **kwargs: Any) -> None:
+    def __init__(self, *args: Any, block: dict | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.nl_block = _build(NonLocal2d, self, block)
 
@@ -56,17 +54,16 @@ class DNLHead(decode_heads.DNLHead):
         TypeError: If there is no such argument.
     """
 
-    def __init__(self,
-                 *args: Any,
-                 block: dict | None = None,
-                 **kwargs: Any) -> None:
+    def __init__(self, *args: Any, block: dict | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.dnl_block = _build(
-            DisentangledNonLocal2d, self, block, temperature=self.temperature)
+            DisentangledNonLocal2d, self, block, temperature=self.temperature
+        )
 
 
-def _build(block_type: type, head: nn.Module, block: dict | None,
-           **kwargs: Any) -> nn.Module:
+def _build(
+    block_type: type, head: nn.Module, block: dict | None, **kwargs: Any
+) -> nn.Module:
     """The block of a head, with the head's arguments and its own."""
     block = block or {}
     kwargs |= dict(
@@ -76,5 +73,6 @@ def _build(block_type: type, head: nn.Module, block: dict | None,
         conv_cfg=head.conv_cfg,
         # A gate takes the place of the output layer, which the norm follows.
         norm_cfg=None if block.get('gate') else head.norm_cfg,
-        mode=head.mode)
+        mode=head.mode,
+    )
     return block_type(**kwargs | block)

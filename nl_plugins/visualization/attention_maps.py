@@ -1,4 +1,5 @@
 """What the blocks of several models attend to, side by side."""
+
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from .records import attention_from, choose_block, record
 from .samples import sample_from_file
 
 
-def attention_maps(model: nn.Module, image: str | Path,
-                   query: tuple[float, float]) -> dict[str, np.ndarray]:
+def attention_maps(
+    model: nn.Module, image: str | Path, query: tuple[float, float]
+) -> dict[str, np.ndarray]:
     """Attention of a model's last block, seen from one pixel of an image.
 
     A segmentor that slides a window takes the whole image at once here.
@@ -32,17 +34,17 @@ def attention_maps(model: nn.Module, image: str | Path,
         OptionError: If the model has no non-local block, or the image no
             such pixel.
     """
-    seen = record(model, sample_from_file(model.cfg, image),
-                  choose_block(model)[1])
+    seen = record(model, sample_from_file(model.cfg, image), choose_block(model)[1])
     return {
-        term: found.weights[0]
-        for term, found in attention_from(seen, query).items()
+        term: found.weights[0] for term, found in attention_from(seen, query).items()
     }
 
 
-def draw_attention(models: Mapping[str, nn.Module],
-                   queries: Sequence[tuple[str | Path, tuple[float, float]]],
-                   path: str | Path) -> None:
+def draw_attention(
+    models: Mapping[str, nn.Module],
+    queries: Sequence[tuple[str | Path, tuple[float, float]]],
+    path: str | Path,
+) -> None:
     """Draw images and, over them, the maps of each model's block.
 
     Args:
@@ -59,8 +61,7 @@ def draw_attention(models: Mapping[str, nn.Module],
             maps = attention_maps(model, file, query)
             panels += [(f'{name}: {term}', maps[term]) for term in maps]
         rows.append(panels)
-    figure = Figure(
-        figsize=(3.2 * len(rows[0]), 1.9 * len(rows)), layout='constrained')
+    figure = Figure(figsize=(3.2 * len(rows[0]), 1.9 * len(rows)), layout='constrained')
     grid = figure.subplots(len(rows), len(rows[0]), squeeze=False)
     for (title, _), axes in zip(rows[0], grid[0]):
         axes.set_title(title, fontsize=9)
@@ -71,11 +72,13 @@ def draw_attention(models: Mapping[str, nn.Module],
     figure.savefig(path, dpi=120)
 
 
-def draw_panel(axes: Axes,
-               image: np.ndarray,
-               query: tuple[float, float] | None,
-               weights: np.ndarray | None,
-               largest: float | None = None) -> None:
+def draw_panel(
+    axes: Axes,
+    image: np.ndarray,
+    query: tuple[float, float] | None,
+    weights: np.ndarray | None,
+    largest: float | None = None,
+) -> None:
     """Draw an image, a map over it, and the query pixel.
 
     Args:
@@ -96,7 +99,8 @@ def draw_panel(axes: Axes,
             alpha=0.7,
             vmin=None if largest is None else 0,
             vmax=largest,
-            extent=(-0.5, width - 0.5, height - 0.5, -0.5))
+            extent=(-0.5, width - 0.5, height - 0.5, -0.5),
+        )
     if query is not None:
         axes.plot(*query, '+', color='lime', markersize=10, markeredgewidth=2)
     axes.set_axis_off()

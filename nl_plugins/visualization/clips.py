@@ -1,4 +1,5 @@
 """What the block of a trained recognizer attends to, over the frames."""
+
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -32,16 +33,16 @@ def clip_attention(
         OptionError: If the model has no non-local block, the last one is
             none for clips, or the frames have no such pixel.
     """
-    seen = record(model, sample_from_file(model.cfg, video),
-                  choose_block(model)[1])
+    seen = record(model, sample_from_file(model.cfg, video), choose_block(model)[1])
     maps = attention_from(seen, query, frame=-1)
     return seen.frames, {term: m.weights for term, m in maps.items()}
 
 
-def draw_clip_attention(models: Mapping[str, nn.Module],
-                        queries: Sequence[tuple[str | Path, tuple[float,
-                                                                  float]]],
-                        path: str | Path) -> None:
+def draw_clip_attention(
+    models: Mapping[str, nn.Module],
+    queries: Sequence[tuple[str | Path, tuple[float, float]]],
+    path: str | Path,
+) -> None:
     """Draw strips of frames and, over them, the maps of each model's block.
 
     Args:
@@ -57,14 +58,19 @@ def draw_clip_attention(models: Mapping[str, nn.Module],
             frames, maps = clip_attention(model, video, query)
             if number == 0:
                 strips.append(('query, last frame', query, frames, None))
-            strips += [(f'{name}: {term}', query, frames, weights)
-                       for term, weights in maps.items()]
+            strips += [
+                (f'{name}: {term}', query, frames, weights)
+                for term, weights in maps.items()
+            ]
     columns = max(len(frames) for _, _, frames, _ in strips)
     height, width = strips[0][2].shape[1:3]
     figure = Figure(
-        figsize=(2.4 * columns + 1.6, 2.4 * height / width * len(strips)
-                 + .2 * len(strips)),
-        layout='constrained')
+        figsize=(
+            2.4 * columns + 1.6,
+            2.4 * height / width * len(strips) + 0.2 * len(strips),
+        ),
+        layout='constrained',
+    )
     grid = figure.subplots(len(strips), columns, squeeze=False)
     for (title, query, frames, weights), line in zip(strips, grid):
         line[0].set_title(title, fontsize=9, loc='left')
@@ -72,7 +78,11 @@ def draw_clip_attention(models: Mapping[str, nn.Module],
             axes.set_axis_off()
         for time, (frame, axes) in enumerate(zip(frames, line)):
             last = time == len(frames) - 1
-            draw_panel(axes, frame, query if last else None,
-                       None if weights is None else weights[time],
-                       None if weights is None else weights.max())
+            draw_panel(
+                axes,
+                frame,
+                query if last else None,
+                None if weights is None else weights[time],
+                None if weights is None else weights.max(),
+            )
     figure.savefig(path, dpi=110)

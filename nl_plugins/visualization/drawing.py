@@ -1,4 +1,5 @@
 """Records of models as pictures of mmengine's visualizers."""
+
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,8 +29,7 @@ _FRAMES, _WIDTHS = 8, (240, 640)
 _TITLE = 22  # pixels above a panel
 
 
-def build_visualizer(cfg: Config, save_dir: str,
-                     dataset_meta: dict) -> Visualizer:
+def build_visualizer(cfg: Config, save_dir: str, dataset_meta: dict) -> Visualizer:
     """Build the visualizer of a config, with all its backends.
 
     Args:
@@ -49,13 +49,15 @@ def build_visualizer(cfg: Config, save_dir: str,
     return visualizer
 
 
-def draw(model: nn.Module,
-         data: dict[str, Any],
-         visualizer: Visualizer,
-         name: str,
-         points: Sequence[tuple[float, float]] = (),
-         block: str | None = None,
-         step: int = 0) -> list[str]:
+def draw(
+    model: nn.Module,
+    data: dict[str, Any],
+    visualizer: Visualizer,
+    name: str,
+    points: Sequence[tuple[float, float]] = (),
+    block: str | None = None,
+    step: int = 0,
+) -> list[str]:
     """Draw what a block attends to and what it changes in the prediction.
 
     One picture for each point: what the model sees with the point, the
@@ -90,15 +92,18 @@ def draw(model: nn.Module,
     middle = len(seen.frames) // 2
     for number, point in enumerate(points or default_points(seen)):
         maps = attention_from(seen, point, middle)
-        visualizer.add_image(f'{name}_point{number}',
-                             _panels(visualizer, seen, point, middle, maps),
-                             step)
+        visualizer.add_image(
+            f'{name}_point{number}',
+            _panels(visualizer, seen, point, middle, maps),
+            step,
+        )
     with whole_images(model), switched_off(module):
         without = run(model, data)
     meta = visualizer.dataset_meta
     visualizer.dataset_meta = name_all_classes(meta, seen.result, without)
-    lines = describe_change(seen.result, without,
-                            visualizer.dataset_meta.get('classes'))
+    lines = describe_change(
+        seen.result, without, visualizer.dataset_meta.get('classes')
+    )
     _draw_change(visualizer, seen, without, lines, name, step)
     visualizer.dataset_meta = meta
     return lines
@@ -119,10 +124,13 @@ def name_all_classes(meta: dict | None, *results: BaseDataElement) -> dict:
     """
     meta = dict(meta or {})
     predicted = [
-        labels for result in results for labels in (
+        labels
+        for result in results
+        for labels in (
             result.get('pred_instances', {}).get('labels'),
             result.get('pred_sem_seg', {}).get('data'),
-            torch.arange(len(result.get('pred_score', ()))))
+            torch.arange(len(result.get('pred_score', ()))),
+        )
         if labels is not None and labels.numel()
     ]
     number = 1 + max((int(labels.max()) for labels in predicted), default=-1)
@@ -133,26 +141,30 @@ def name_all_classes(meta: dict | None, *results: BaseDataElement) -> dict:
         colours = np.random.default_rng(0).integers(0, 256, (number, 3))
         meta['palette'] = [
             *meta['palette'],
-            *map(tuple, colours[len(meta['palette']):].tolist())
+            *map(tuple, colours[len(meta['palette']) :].tolist()),
         ]
     return meta
 
 
-def _panels(visualizer: Visualizer, seen: Record, point: tuple[float, float],
-            middle: int, maps: dict) -> np.ndarray:
-    """The input, and each map over it: side by side, strips on one another.
-    """
+def _panels(
+    visualizer: Visualizer,
+    seen: Record,
+    point: tuple[float, float],
+    middle: int,
+    maps: dict,
+) -> np.ndarray:
+    """The input, and each map over it: side by side, strips on one another."""
     count = len(seen.frames)
     shown = np.arange(count)
     if count > _FRAMES:
         # evenly spaced, the middle one among them
-        shown = middle + (np.arange(_FRAMES) - _FRAMES // 2) * (
-            count // _FRAMES)
+        shown = middle + (np.arange(_FRAMES) - _FRAMES // 2) * (count // _FRAMES)
     frames = [_fitted(frame) for frame in seen.frames[shown]]
     strip = np.concatenate(frames, axis=1)
     height, width = frames[0].shape[:2]
-    mark = np.array([[point[0] * width / seen.original[1],
-                      point[1] * height / seen.original[0]]])
+    mark = np.array(
+        [[point[0] * width / seen.original[1], point[1] * height / seen.original[0]]]
+    )
     mark[0, 0] += list(shown).index(middle) * width
     title = 'query'
     if count > 1:
@@ -164,8 +176,8 @@ def _panels(visualizer: Visualizer, seen: Record, point: tuple[float, float],
         weights = cv2.resize(weights, strip.shape[1::-1])
         heat = visualizer.draw_featmap(torch.from_numpy(weights)[None], strip)
         panels.append(
-            _titled(visualizer, heat,
-                    f'{term}, peak {found.peak:.3g} x mean', mark))
+            _titled(visualizer, heat, f'{term}, peak {found.peak:.3g} x mean', mark)
+        )
     return np.concatenate(panels, axis=int(count == 1))
 
 
@@ -177,46 +189,50 @@ def _fitted(image: np.ndarray) -> np.ndarray:
         factor = _WIDTHS[1] / width
     size = [max(1, round(factor * side)) for side in image.shape[1::-1]]
     return cv2.resize(
-        image, size,
-        interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_NEAREST)
+        image, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_NEAREST
+    )
 
 
-def _titled(visualizer: Visualizer, image: np.ndarray, title: str,
-            mark: np.ndarray) -> np.ndarray:
+def _titled(
+    visualizer: Visualizer, image: np.ndarray, title: str, mark: np.ndarray
+) -> np.ndarray:
     """A picture with a cross at a position and a title above it."""
     bar = np.full((_TITLE, image.shape[1], 3), 255, np.uint8)
     visualizer.set_image(np.concatenate([bar, image]))
     visualizer.draw_texts(title, np.array([4, 3]), 9, 'black')
-    visualizer.draw_points(mark + [0, _TITLE], 'lime', '+',
-                           np.array([120]))
+    visualizer.draw_points(mark + [0, _TITLE], 'lime', '+', np.array([120]))
     return visualizer.get_image()
 
 
-def _draw_change(visualizer: Visualizer, seen: Record,
-                 without: BaseDataElement, lines: list[str], name: str,
-                 step: int) -> None:
+def _draw_change(
+    visualizer: Visualizer,
+    seen: Record,
+    without: BaseDataElement,
+    lines: list[str],
+    name: str,
+    step: int,
+) -> None:
     """The predictions with and without the block."""
     if 'pred_score' in without:  # classes of a video
         page = np.full((_TITLE * (len(lines) + 1), 560, 3), 255, np.uint8)
         visualizer.set_image(page)
         for number, line in enumerate(lines):
-            visualizer.draw_texts(
-                line, np.array([8, _TITLE * number + 8]), 10, 'black')
+            visualizer.draw_texts(line, np.array([8, _TITLE * number + 8]), 10, 'black')
         visualizer.add_image(f'{name}_change', visualizer.get_image(), step)
         return
     height, width = seen.original
     image = cv2.resize(seen.frames[0], (width, height))
     for suffix, result in (('with', seen.result), ('without', without)):
         visualizer.add_datasample(
-            f'{name}_{suffix}_block', image, result.cpu(), draw_gt=False,
-            step=step)
+            f'{name}_{suffix}_block', image, result.cpu(), draw_gt=False, step=step
+        )
     if 'seg_logits' not in without:
         return
-    one, other = (_probabilities(result.seg_logits.data)
-                  for result in (seen.result, without))
+    one, other = (
+        _probabilities(result.seg_logits.data) for result in (seen.result, without)
+    )
     change = (one - other).abs().sum(dim=0, keepdim=True).cpu() / 2
-    visualizer.add_image(f'{name}_change',
-                         visualizer.draw_featmap(change, image), step)
+    visualizer.add_image(f'{name}_change', visualizer.draw_featmap(change, image), step)
 
 
 def _probabilities(logits: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,5 @@
 """Attention during training."""
+
 import logging
 import time
 from collections.abc import Sequence
@@ -43,25 +44,32 @@ class AttentionVisualizationHook(Hook):
             such sample in it. What turns out later, such as a pixel outside
             of an image, is a warning in the log.
     """
+
     priority = 'LOW'
 
-    def __init__(self,
-                 interval: int = 1000,
-                 samples: Sequence[int] = (0, 1),
-                 points: Sequence[tuple[float, float]] = (),
-                 block: str | None = None) -> None:
+    def __init__(
+        self,
+        interval: int = 1000,
+        samples: Sequence[int] = (0, 1),
+        points: Sequence[tuple[float, float]] = (),
+        block: str | None = None,
+    ) -> None:
         if not isinstance(interval, int) or interval < 1:
-            raise OptionError('interval must be an integer of at least 1, '
-                              f'but got {interval!r}')
+            raise OptionError(
+                f'interval must be an integer of at least 1, but got {interval!r}'
+            )
         if not isinstance(samples, Sequence) or not all(
-                isinstance(sample, int) for sample in samples):
-            raise OptionError(f'samples must be a list of integers, but got '
-                              f'{samples!r}')
+            isinstance(sample, int) for sample in samples
+        ):
+            raise OptionError(
+                f'samples must be a list of integers, but got {samples!r}'
+            )
         if not isinstance(points, Sequence) or not all(
-                isinstance(point, Sequence) and len(point) == 2
-                for point in points):
-            raise OptionError('points must be a list of (column, row), but '
-                              f'got {points!r}')
+            isinstance(point, Sequence) and len(point) == 2 for point in points
+        ):
+            raise OptionError(
+                f'points must be a list of (column, row), but got {points!r}'
+            )
         self.interval = interval
         self.samples = samples
         self.points = points
@@ -69,37 +77,54 @@ class AttentionVisualizationHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         from .records import choose_block
+
         if runner.val_loop is None:
-            raise OptionError('AttentionVisualizationHook draws samples of '
-                              'the validation, and the config has none')
+            raise OptionError(
+                'AttentionVisualizationHook draws samples of '
+                'the validation, and the config has none'
+            )
         choose_block(_unwrapped(runner), self.block)
         number = len(runner.val_dataloader.dataset)
         for sample in self.samples:
             if not 0 <= sample < number:
                 raise OptionError(
                     f'AttentionVisualizationHook: {sample} is no sample of '
-                    f'the validation, they are 0 to {number - 1}')
+                    f'the validation, they are 0 to {number - 1}'
+                )
 
     @master_only
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None,
-                         outputs=None) -> None:
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch=None, outputs=None
+    ) -> None:
         if not self.every_n_train_iters(runner, self.interval):
             return
         from .drawing import draw
+
         start = time.time()
         model = _unwrapped(runner)
         modes = [(module, module.training) for module in model.modules()]
         model.eval()
         try:
             for sample in self.samples:
-                lines = draw(model, runner.val_dataloader.dataset[sample],
-                             runner.visualizer, f'attention_{sample}',
-                             self.points, self.block, runner.iter + 1)
-                print_log(f'attention of sample {sample}: {"; ".join(lines)}',
-                          logger='current')
+                lines = draw(
+                    model,
+                    runner.val_dataloader.dataset[sample],
+                    runner.visualizer,
+                    f'attention_{sample}',
+                    self.points,
+                    self.block,
+                    runner.iter + 1,
+                )
+                print_log(
+                    f'attention of sample {sample}: {"; ".join(lines)}',
+                    logger='current',
+                )
         except OptionError as error:
-            print_log(f'AttentionVisualizationHook: {error}',
-                      logger='current', level=logging.WARNING)
+            print_log(
+                f'AttentionVisualizationHook: {error}',
+                logger='current',
+                level=logging.WARNING,
+            )
         finally:
             # not train(): what the model has frozen stays so
             for module, training in modes:

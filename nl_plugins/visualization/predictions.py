@@ -1,4 +1,5 @@
 """Label maps of several segmentors side by side."""
+
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -42,11 +43,13 @@ def check_samples(dataset: BaseDataset, samples: Sequence[int]) -> None:
         if not 0 <= sample < len(dataset):
             raise OptionError(
                 f'{sample} is no image of {dataset.data_root}: they are 0 to '
-                f'{len(dataset) - 1}')
+                f'{len(dataset) - 1}'
+            )
 
 
-def draw_predictions(models: Mapping[str, nn.Module], samples: Sequence[int],
-                     path: str | Path) -> None:
+def draw_predictions(
+    models: Mapping[str, nn.Module], samples: Sequence[int], path: str | Path
+) -> None:
     """Draw images, their ground truth and what each model predicts.
 
     Args:
@@ -67,36 +70,38 @@ def draw_predictions(models: Mapping[str, nn.Module], samples: Sequence[int],
         if model.decode_head.num_classes != len(classes):
             raise OptionError(
                 f'{name} must predict the {len(classes)} classes of the data '
-                f'set, but it has {model.decode_head.num_classes}')
+                f'set, but it has {model.decode_head.num_classes}'
+            )
     check_samples(dataset, samples)
     # 255, the label of no class, stays black
     palette = np.zeros((256, 3), np.uint8)
-    palette[:len(classes)] = dataset.metainfo['palette']
+    palette[: len(classes)] = dataset.metainfo['palette']
 
     rows, occurring = [], set()
     for sample in samples:
         truth = dataset[sample]['data_samples']
         if 'gt_sem_seg' not in truth:
-            raise OptionError(f'{dataset.data_root} has no label map of '
-                              f'{truth.img_path}')
+            raise OptionError(
+                f'{dataset.data_root} has no label map of {truth.img_path}'
+            )
         maps = {'ground truth': truth.gt_sem_seg.data[0].numpy()}
         for name, model in models.items():
-            predicted = run(model,
-                            sample_from_file(model.cfg, truth.img_path))
+            predicted = run(model, sample_from_file(model.cfg, truth.img_path))
             maps[name] = predicted.pred_sem_seg.data[0].cpu().numpy()
         for labels in maps.values():
             occurring.update(np.unique(labels).tolist())
         image = mmcv.imread(truth.img_path, channel_order='rgb')
-        rows.append([('input', image),
-                     *((name, palette[m]) for name, m in maps.items())])
+        rows.append(
+            [('input', image), *((name, palette[m]) for name, m in maps.items())]
+        )
 
     columns = len(rows[0])
     height, width = rows[0][0][1].shape[:2]
     panel = 3.2
     figure = Figure(
-        figsize=(panel * columns, (panel * height / width + .2) * len(rows)
-                 + .4),
-        layout='constrained')
+        figsize=(panel * columns, (panel * height / width + 0.2) * len(rows) + 0.4),
+        layout='constrained',
+    )
     grid = figure.subplots(len(rows), columns, squeeze=False)
     for (title, _), axes in zip(rows[0], grid[0]):
         axes.set_title(title, fontsize=9)
@@ -107,9 +112,11 @@ def draw_predictions(models: Mapping[str, nn.Module], samples: Sequence[int],
     figure.legend(
         handles=[
             Patch(color=palette[i] / 255, label=name)
-            for i, name in enumerate(classes) if i in occurring
+            for i, name in enumerate(classes)
+            if i in occurring
         ],
         loc='outside lower center',
         ncols=8,
-        fontsize=8)
+        fontsize=8,
+    )
     figure.savefig(path, dpi=120)

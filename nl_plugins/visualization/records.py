@@ -1,4 +1,5 @@
 """What a block of a trained model sees, attends to and contributes."""
+
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -28,6 +29,7 @@ class Record(NamedTuple):
             pipeline resized it; of videos as ``frames``.
         result (BaseDataElement): The prediction, in the toolbox's own form.
     """
+
     block: NonLocalBlock
     features: Tensor
     frames: np.ndarray
@@ -44,6 +46,7 @@ class AttentionMap(NamedTuple):
         peak (float): The largest weight, in multiples of the mean. 1 is a
             block that takes everything in alike.
     """
+
     weights: np.ndarray
     peak: float
 
@@ -57,8 +60,9 @@ def find_blocks(model: nn.Module) -> dict[str, NonLocalBlock]:
     }
 
 
-def choose_block(model: nn.Module,
-                 name: str | None = None) -> tuple[str, NonLocalBlock]:
+def choose_block(
+    model: nn.Module, name: str | None = None
+) -> tuple[str, NonLocalBlock]:
     """Find a block of a model.
 
     Args:
@@ -76,18 +80,18 @@ def choose_block(model: nn.Module,
     if not blocks:
         raise OptionError(
             'the model must have at least one non-local block, but this '
-            f'{type(model).__name__} has 0')
+            f'{type(model).__name__} has 0'
+        )
     if name is None:
         name = list(blocks)[-1]
     if name not in blocks:
         raise OptionError(
-            f'the model has no block {name!r}, it has '
-            + ', '.join(map(repr, blocks)))
+            f'the model has no block {name!r}, it has ' + ', '.join(map(repr, blocks))
+        )
     return name, blocks[name]
 
 
-def record(model: nn.Module, data: dict[str, Any],
-           block: NonLocalBlock) -> Record:
+def record(model: nn.Module, data: dict[str, Any], block: NonLocalBlock) -> Record:
     """Run a model and keep what a block gets.
 
     A segmentor that slides a window takes the whole image at once here. Of
@@ -111,37 +115,46 @@ def record(model: nn.Module, data: dict[str, Any],
     if block.ndim != (3 if is_video else 2):
         raise OptionError(
             f'the block must be one for {"clips" if is_video else "images"}, '
-            f'but it is a {type(block).__name__}')
+            f'but it is a {type(block).__name__}'
+        )
     features = []
     handle = block.register_forward_pre_hook(
-        lambda module, args: features.append(args[0]))
+        lambda module, args: features.append(args[0])
+    )
     try:
         with whole_images(model):
             result = run(model, data)
     finally:
         handle.remove()
     if not features:
-        raise OptionError(f'the {type(block).__name__} does not run when the '
-                          'model predicts')
+        raise OptionError(
+            f'the {type(block).__name__} does not run when the model predicts'
+        )
     if not is_video:
         if len(features[0]) != 1:
             raise OptionError(
                 f'the {type(block).__name__} does not see the whole image, '
-                f'but {len(features[0])} regions of it')
+                f'but {len(features[0])} regions of it'
+            )
         frames = inputs.permute(1, 2, 0).numpy()[None, ..., ::-1]
         shape = frames.shape[1:3]
-        return Record(block, features[0][:1], frames,
-                      result.get('batch_input_shape', result.get(
-                          'pad_shape', shape))[:2], result.ori_shape[:2],
-                      result)
+        return Record(
+            block,
+            features[0][:1],
+            frames,
+            result.get('batch_input_shape', result.get('pad_shape', shape))[:2],
+            result.ori_shape[:2],
+            result,
+        )
     if inputs.dim() == 5:  # clips
         frames = inputs[0].transpose(0, 1)
     else:  # frames of a 2D recognizer, of all its crops
-        frames = inputs[:block.num_frames or features[0].shape[2]]
+        frames = inputs[: block.num_frames or features[0].shape[2]]
     frames = frames.permute(0, 2, 3, 1).numpy()
     shape = frames.shape[1:3]
-    return Record(block, features[0][:block.num_frames or 1], frames, shape,
-                  shape, result)
+    return Record(
+        block, features[0][: block.num_frames or 1], frames, shape, shape, result
+    )
 
 
 def run(model: nn.Module, data: dict[str, Any]) -> BaseDataElement:
@@ -173,8 +186,9 @@ def switched_off(block: nn.Module) -> Iterator[None]:
         handle.remove()
 
 
-def attention_from(seen: Record, point: tuple[float, float],
-                   frame: int = 0) -> dict[str, AttentionMap]:
+def attention_from(
+    seen: Record, point: tuple[float, float], frame: int = 0
+) -> dict[str, AttentionMap]:
     """What a block attends to from one pixel.
 
     Args:
@@ -194,8 +208,10 @@ def attention_from(seen: Record, point: tuple[float, float],
     height, width = seen.original
     if not (0 <= point[0] < width and 0 <= point[1] < height):
         what = 'the frames' if seen.block.ndim == 3 else 'the image'
-        raise OptionError(f'{point} is no pixel (column, row) of {what}, '
-                          f'as the size is {width} x {height}')
+        raise OptionError(
+            f'{point} is no pixel (column, row) of {what}, '
+            f'as the size is {width} x {height}'
+        )
     shape = seen.frames.shape[1:3]
     grid = _grid(seen)
     place = [
@@ -205,8 +221,7 @@ def attention_from(seen: Record, point: tuple[float, float],
     if seen.block.ndim == 3:
         frame %= len(seen.frames)
         place.insert(0, int(frame / len(seen.frames) * grid[0]))
-    pairwise, unary = seen.block.attention_weights(
-        seen.features, torch.tensor([place]))
+    pairwise, unary = seen.block.attention_weights(seen.features, torch.tensor([place]))
     found = {}
     if pairwise is not None:
         found['pairwise'] = pairwise[0, 0]
@@ -238,8 +253,7 @@ def default_points(seen: Record, most: int = 4) -> list[tuple[float, float]]:
     if found is not None and len(boxes):
         centres = (boxes[:, :2] + boxes[:, 2:4]) / 2
         limit = centres.new_tensor([width - 1, height - 1])
-        return [tuple(c) for c in centres.clamp(min=0).minimum(
-            limit).tolist()]
+        return [tuple(c) for c in centres.clamp(min=0).minimum(limit).tolist()]
     return [(width * x / 4, height * y / 4) for y in (1, 3) for x in (1, 3)]
 
 
@@ -257,10 +271,10 @@ def _enlarge(seen: Record, weights: Tensor) -> np.ndarray:
     mode, size = 'bilinear', seen.padded
     if weights.dim() == 3:
         mode, size = 'trilinear', (count, *seen.padded)
-    large = functional.interpolate(
-        weights[None, None].float(), tuple(size), mode=mode)[0, 0]
-    return large.reshape(count, *seen.padded)[:, :height, :width].cpu().numpy(
-    )
+    large = functional.interpolate(weights[None, None].float(), tuple(size), mode=mode)[
+        0, 0
+    ]
+    return large.reshape(count, *seen.padded)[:, :height, :width].cpu().numpy()
 
 
 @contextmanager
@@ -281,8 +295,11 @@ def whole_images(model: nn.Module) -> Iterator[None]:
         model.test_cfg = test_cfg
 
 
-def describe_change(with_block: BaseDataElement, without: BaseDataElement,
-                    classes: Sequence[str] | None = None) -> list[str]:
+def describe_change(
+    with_block: BaseDataElement,
+    without: BaseDataElement,
+    classes: Sequence[str] | None = None,
+) -> list[str]:
     """Say what a block changes in a prediction.
 
     Args:
@@ -294,21 +311,24 @@ def describe_change(with_block: BaseDataElement, without: BaseDataElement,
     Returns:
         list[str]: Lines about the detections, pixels or classes.
     """
-    for name, field in (('pred_sem_seg', 'data'),
-                        ('pred_panoptic_seg', 'sem_seg')):
+    for name, field in (('pred_sem_seg', 'data'), ('pred_panoptic_seg', 'sem_seg')):
         if name in with_block:
-            one, other = (result.get(name).get(field)
-                          for result in (with_block, without))
+            one, other = (
+                result.get(name).get(field) for result in (with_block, without)
+            )
             changed = (one != other).float().mean()
             return [f'{100 * changed:.1f} % of the pixels change their class']
     if 'pred_instances' in with_block:
         lines = []
-        for threshold in (.3, .5, .7):
+        for threshold in (0.3, 0.5, 0.7):
             one, other = (
                 int((result.pred_instances.scores >= threshold).sum())
-                for result in (with_block, without))
-            lines.append(f'detections with a score of at least {threshold}: '
-                         f'{one} with the block, {other} without')
+                for result in (with_block, without)
+            )
+            lines.append(
+                f'detections with a score of at least {threshold}: '
+                f'{one} with the block, {other} without'
+            )
         return lines
     scores, others = with_block.pred_score, without.pred_score
     return [

@@ -1,4 +1,5 @@
 """Models with their weights, and images and videos as these take them."""
+
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,7 @@ def load_model(config: str, checkpoint: str, device: str = 'cpu') -> nn.Module:
     check_fit(model, content, checkpoint, config)
     upgrade(model)
     model.cfg = cfg
-    model.dataset_meta = content.get('meta', {}).get(
-        'dataset_meta') or _metainfo(cfg)
+    model.dataset_meta = content.get('meta', {}).get('dataset_meta') or _metainfo(cfg)
     model.to(device).eval()  # apart: ResNet3d.eval() returns nothing
     return model
 
@@ -67,11 +67,15 @@ def sample_from_file(cfg: Config, path: str | Path) -> dict[str, Any]:
     toolbox = toolbox_of(cfg)
     init_default_scope(toolbox.name)
     # A file has no annotations.
-    pipeline = [transform for transform in _dataset(cfg).get('pipeline', ())
-                if 'Annotations' not in str(transform['type'])]
+    pipeline = [
+        transform
+        for transform in _dataset(cfg).get('pipeline', ())
+        if 'Annotations' not in str(transform['type'])
+    ]
     if not pipeline:
-        raise OptionError(f'{cfg.filename} has no test_dataloader with a '
-                          'pipeline for a single file')
+        raise OptionError(
+            f'{cfg.filename} has no test_dataloader with a pipeline for a single file'
+        )
     pipeline = Compose(pipeline)
     try:
         return pipeline(toolbox.file_info(Path(path)))
@@ -84,8 +88,7 @@ def sample_from_file(cfg: Config, path: str | Path) -> dict[str, Any]:
 
 def _dataset(cfg: Config) -> dict:
     """Config of the data set that a model is tested on."""
-    return dataset_with_pipeline(
-        (cfg.get('test_dataloader') or {}).get('dataset', {}))
+    return dataset_with_pipeline((cfg.get('test_dataloader') or {}).get('dataset', {}))
 
 
 def _metainfo(cfg: Config) -> dict:

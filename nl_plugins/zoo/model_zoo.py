@@ -3,6 +3,7 @@
 People write the entries of ``configs/*/metafile.yml``. Parameters and FLOPs
 in them, ``model-index.yml`` and the tables are generated.
 """
+
 import os
 import re
 from collections import Counter
@@ -23,8 +24,7 @@ from ..analysis.describe import describe_blocks
 from ..engine.config import load_config
 from ..errors import MetafileError
 
-_TABLE = re.compile(r'(<!-- model zoo -->\n).*?(<!-- /model zoo -->)',
-                    re.DOTALL)
+_TABLE = re.compile(r'(<!-- model zoo -->\n).*?(<!-- /model zoo -->)', re.DOTALL)
 
 
 def stale_files(root: Path) -> list[str]:
@@ -42,7 +42,8 @@ def stale_files(root: Path) -> list[str]:
         MetafileError: If a metafile and the configs beside it disagree.
     """
     return [
-        _inside(path, root) for path, text in _generate(root).items()
+        _inside(path, root)
+        for path, text in _generate(root).items()
         if not path.is_file() or path.read_text() != text
     ]
 
@@ -74,8 +75,9 @@ def _generate(root: Path) -> dict[Path, str]:
     """The text of every generated file."""
     metafiles = _read_metafiles(root)
     files = {
-        root / 'model-index.yml':
-        _to_yaml({'Import': [_inside(file, root) for file in metafiles]})
+        root / 'model-index.yml': _to_yaml(
+            {'Import': [_inside(file, root) for file in metafiles]}
+        )
     }
     for file, content in metafiles.items():
         files[file] = _to_yaml(content)
@@ -83,11 +85,14 @@ def _generate(root: Path) -> dict[Path, str]:
         table = _table(content['Models'], root)
         text, found = _TABLE.subn(
             lambda match, table=table: f'{match[1]}{table}\n{match[2]}',
-            readme.read_text())
+            readme.read_text(),
+        )
         if not found:
-            raise MetafileError(f'{_inside(readme, root)} has no place for '
-                                'the table: <!-- model zoo --> and '
-                                '<!-- /model zoo --> on lines of their own')
+            raise MetafileError(
+                f'{_inside(readme, root)} has no place for '
+                'the table: <!-- model zoo --> and '
+                '<!-- /model zoo --> on lines of their own'
+            )
         files[readme] = text
     return files
 
@@ -113,8 +118,7 @@ def _read_metafiles(root: Path) -> dict[Path, dict]:
         names.update(model['Name'] for model in metafiles[file]['Models'])
     twice = [name for name, count in names.items() if count > 1]
     if twice:
-        raise MetafileError(
-            f'models of more than one metafile: {", ".join(twice)}')
+        raise MetafileError(f'models of more than one metafile: {", ".join(twice)}')
     return metafiles
 
 
@@ -126,26 +130,30 @@ def _check_metafile(file: Path, content: dict, root: Path) -> None:
     wrong = sorted(set(present) ^ set(listed))
     if wrong or len(listed) > len(present):
         wrong = wrong or [c for c, n in Counter(listed).items() if n > 1]
-        raise MetafileError(f'{where} must list the configs of its folder '
-                            f'once, but not so: {", ".join(wrong)}')
+        raise MetafileError(
+            f'{where} must list the configs of its folder '
+            f'once, but not so: {", ".join(wrong)}'
+        )
     collections = [entry['Name'] for entry in content['Collections']]
     for model in content['Models']:
         stem = Path(model['Config']).stem
         if model['Name'] != stem:
-            raise MetafileError(f"{where}: the model of {stem}.py must have "
-                                f"its name, but got '{model['Name']}'")
+            raise MetafileError(
+                f'{where}: the model of {stem}.py must have '
+                f"its name, but got '{model['Name']}'"
+            )
         if model['In Collection'] not in collections:
             raise MetafileError(
-                f"{where}: there is no collection '{model['In Collection']}'")
+                f"{where}: there is no collection '{model['In Collection']}'"
+            )
 
 
 def _set_complexity(metadata: dict, cost: Complexity) -> None:
     """Write what a model costs under the names that upstream uses."""
     *frames, height, width = cost.shape
     metadata.update(
-        Parameters=cost.parameters,
-        FLOPs=cost.flops,
-        Resolution=f'{height}x{width}')
+        Parameters=cost.parameters, FLOPs=cost.flops, Resolution=f'{height}x{width}'
+    )
     if frames:
         metadata['Frame'] = frames[0]
 
@@ -163,20 +171,32 @@ def _inside(path: Path, root: Path) -> str:
 
 def _table(models: list[dict], root: Path) -> str:
     """One row for each model of a metafile."""
-    rows = [[
-        'config', 'blocks', 'input', 'parameters', 'FLOPs', 'baseline',
-        'published for it', 'trained here'
-    ]]
+    rows = [
+        [
+            'config',
+            'blocks',
+            'input',
+            'parameters',
+            'FLOPs',
+            'baseline',
+            'published for it',
+            'trained here',
+        ]
+    ]
     for entry in models:
         path = root / entry['Config']
         blocks = list(describe_blocks(Config.fromfile(path).model))
         baseline, published = _baseline(path) if blocks else ('', [])
-        rows.append([
-            f'[{path.stem}]({path.name})', '<br>'.join(blocks) or 'none',
-            *_complexity(entry), baseline,
-            _metrics(published),
-            _metrics(results_of(entry))
-        ])
+        rows.append(
+            [
+                f'[{path.stem}]({path.name})',
+                '<br>'.join(blocks) or 'none',
+                *_complexity(entry),
+                baseline,
+                _metrics(published),
+                _metrics(results_of(entry)),
+            ]
+        )
     if not any(row[-1] for row in rows[1:]):
         rows = [row[:-1] for row in rows]
     return GithubFlavoredMarkdownTable(rows).table
@@ -186,14 +206,16 @@ def _complexity(entry: dict) -> list[str]:
     metadata = entry['Metadata']
     if not {'Parameters', 'FLOPs', 'Resolution'} <= set(metadata):
         raise MetafileError(
-            f"the metafile entry of {entry['Name']} lacks Parameters, FLOPs "
-            'or Resolution; run: python tools/model_zoo.py --write')
+            f'the metafile entry of {entry["Name"]} lacks Parameters, FLOPs '
+            'or Resolution; run: python tools/model_zoo.py --write'
+        )
     shape = metadata['Resolution'].split('x')
     if 'Frame' in metadata:
         shape.insert(0, str(metadata['Frame']))
     return [
-        ' x '.join(shape), f'{metadata["Parameters"] / 1e6:.1f} M',
-        f'{metadata["FLOPs"] / 1e9:.1f} G'
+        ' x '.join(shape),
+        f'{metadata["Parameters"] / 1e6:.1f} M',
+        f'{metadata["FLOPs"] / 1e9:.1f} G',
     ]
 
 
@@ -208,5 +230,8 @@ def _baseline(path: Path) -> tuple[str, list[PublishedResult]]:
 
 
 def _metrics(results: list[PublishedResult]) -> str:
-    return ', '.join(f'{name} {value}' for result in results
-                     for name, value in result.metrics.items())
+    return ', '.join(
+        f'{name} {value}'
+        for result in results
+        for name, value in result.metrics.items()
+    )

@@ -1,4 +1,5 @@
 """Upstream's configs behind a config, and what was published for them."""
+
 from pathlib import Path
 
 import pytest
@@ -22,16 +23,19 @@ RUNTIME = 'mmdet::_base_/default_runtime.py'
 NO_MODEL = 'mmdet::common/ms_3x_coco.py'
 
 
-@pytest.mark.parametrize('bases, baseline', [
-    (f'{MASK_RCNN!r}', MASK_RCNN),
-    (f'[{RUNTIME!r}, {MASK_RCNN!r}]', MASK_RCNN),
-    (f'[{NO_MODEL!r}, {MASK_RCNN!r}]', MASK_RCNN),
-    (f'[{RUNTIME!r}]', None),
-    ("['mmdet::_base_/models/mask-rcnn_r50_fpn.py']", None),
-    ('[]', None),
-    ("('mmdet::'\n    'mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py')", MASK_RCNN),
-    (repr(str(find_config(MASK_RCNN))), MASK_RCNN),
-])
+@pytest.mark.parametrize(
+    'bases, baseline',
+    [
+        (f'{MASK_RCNN!r}', MASK_RCNN),
+        (f'[{RUNTIME!r}, {MASK_RCNN!r}]', MASK_RCNN),
+        (f'[{NO_MODEL!r}, {MASK_RCNN!r}]', MASK_RCNN),
+        (f'[{RUNTIME!r}]', None),
+        ("['mmdet::_base_/models/mask-rcnn_r50_fpn.py']", None),
+        ('[]', None),
+        ("('mmdet::'\n    'mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py')", MASK_RCNN),
+        (repr(str(find_config(MASK_RCNN))), MASK_RCNN),
+    ],
+)
 def test_baseline_of_a_chain(tmp_path, bases, baseline):
     (tmp_path / 'own').mkdir()
     (tmp_path / 'own/base.py').write_text(f'_base_ = {bases}\nx = 1\n')
@@ -44,13 +48,13 @@ def test_the_nearest_of_two_is_the_baseline(tmp_path):
     (tmp_path / 'base.py').write_text(f'_base_ = {MASK_RCNN!r}\n')
     (tmp_path / 'config.py').write_text(f"_base_ = [{R101!r}, './base.py']\n")
     assert find_baseline(str(tmp_path / 'config.py')) == R101
-    assert [upstream_name(path) or path.name
-            for path in inherited(str(tmp_path / 'config.py'))
-            ] == [R101, 'base.py', MASK_RCNN]
+    assert [
+        upstream_name(path) or path.name
+        for path in inherited(str(tmp_path / 'config.py'))
+    ] == [R101, 'base.py', MASK_RCNN]
 
 
-@pytest.mark.parametrize('config', [
-    MASK_RCNN, R101, str(find_config(R101))])
+@pytest.mark.parametrize('config', [MASK_RCNN, R101, str(find_config(R101))])
 def test_upstreams_own_configs_have_no_baseline(config):
     assert list(inherited(config)) == []
     assert find_baseline(config) is None
@@ -60,7 +64,8 @@ def test_pure_python_configs_have_no_baseline(tmp_path):
     (tmp_path / 'base.py').write_text('model = dict()\n')
     (tmp_path / 'config.py').write_text(
         'from mmengine.config import read_base\n'
-        'with read_base():\n    from .base import *\n')
+        'with read_base():\n    from .base import *\n'
+    )
     assert find_baseline(str(tmp_path / 'config.py')) is None
 
 
@@ -73,15 +78,13 @@ def test_a_missing_base_is_named(tmp_path, base):
 
 def test_published_results_of_a_detector():
     boxes, masks = published_results(MASK_RCNN)
-    assert (boxes.task, masks.task) == ('Object Detection',
-                                        'Instance Segmentation')
+    assert (boxes.task, masks.task) == ('Object Detection', 'Instance Segmentation')
     assert list(boxes.metrics) == ['box AP']
     assert list(masks.metrics) == ['mask AP']
     assert 30 < masks.metrics['mask AP'] < boxes.metrics['box AP'] < 45
     assert boxes.dataset == 'COCO'
     assert boxes.model == 'mask-rcnn_r50_fpn_1x_coco'
-    assert boxes.weights.endswith('mask_rcnn_r50_fpn_1x_coco_20200205-'
-                                  'd4b0c5d6.pth')
+    assert boxes.weights.endswith('mask_rcnn_r50_fpn_1x_coco_20200205-d4b0c5d6.pth')
 
 
 #: The forms in which metafiles of the toolboxes give results.
@@ -103,8 +106,7 @@ Models:
 
 
 @pytest.mark.parametrize('folder', ['', 'nested/'])
-@pytest.mark.parametrize('content', [
-    METAFILE, METAFILE.partition('Models:\n')[2]])
+@pytest.mark.parametrize('content', [METAFILE, METAFILE.partition('Models:\n')[2]])
 def test_published_results_of_all_forms(tmp_path, folder, content):
     (tmp_path / 'nested').mkdir()
     (tmp_path / 'metafile.yaml').write_text(content)
@@ -114,11 +116,14 @@ def test_published_results_of_all_forms(tmp_path, folder, content):
         path.touch()
         found[name] = published_results(str(path))
     assert found == dict(
-        one=[('T', 'D', {'mIoU': 1.5, 'mIoU(ms+flip)': 2}, 'one',
-              'https://a.pth'), ('U', 'D', {'AP': 3}, 'one again', '')],
+        one=[
+            ('T', 'D', {'mIoU': 1.5, 'mIoU(ms+flip)': 2}, 'one', 'https://a.pth'),
+            ('U', 'D', {'AP': 3}, 'one again', ''),
+        ],
         two=[],
         three=[],
-        four=[])
+        four=[],
+    )
 
 
 @pytest.mark.parametrize('package', TOOLBOXES)
@@ -128,32 +133,37 @@ def test_every_published_result_of_a_toolbox_is_found(package):
     listed = 0
     for file in root.rglob('metafile.y*ml'):
         content = load(file)
-        for model in content if isinstance(content, list) else (
-                content['Models']):
+        for model in content if isinstance(content, list) else (content['Models']):
             path = root / model['Config'].partition('/')[2]
             if not path.is_file():  # some are misspelt
                 continue
             listed += 1
             results = [
-                result for result in published_results(upstream_name(path))
-                if result.model == model['Name']]
+                result
+                for result in published_results(upstream_name(path))
+                if result.model == model['Name']
+            ]
             given = "'Metrics': {" in str(model.get('Results'))
             assert bool(results) == given, model
             for result in results:
-                assert all(isinstance(value, (int, float))
-                           for value in result.metrics.values())
+                assert all(
+                    isinstance(value, (int, float)) for value in result.metrics.values()
+                )
                 assert isinstance(result.weights, str)
     assert listed > 150
-    assert not published_results(f'{package}::' + next(
-        path.relative_to(root).as_posix()
-        for path in Path(root, '_base_').rglob('*.py')))
+    assert not published_results(
+        f'{package}::'
+        + next(
+            path.relative_to(root).as_posix()
+            for path in Path(root, '_base_').rglob('*.py')
+        )
+    )
 
 
 def test_the_fair_baseline_differs_in_the_blocks_alone():
     pytest.importorskip('mmaction')
     c2d = 'configs/c2d/c2d_r101-in1k-pre{}_8xb32-8x8x1-100e_kinetics400-rgb.py'
-    with_block, plain = (str(ROOT / c2d.format(name))
-                         for name in ('-nl-c4', ''))
+    with_block, plain = (str(ROOT / c2d.format(name)) for name in ('-nl-c4', ''))
     assert fair_baseline(with_block) == plain
     # upstream has the depth of 50 alone
     assert fair_baseline(plain) == find_baseline(plain) != plain
@@ -163,9 +173,9 @@ def test_the_fair_baseline_differs_in_the_blocks_alone():
 
 def test_a_fragment_of_ones_own_is_no_baseline(tmp_path):
     (tmp_path / '_base_').mkdir()
-    (tmp_path / '_base_' / 'model.py').write_text(
-        "model = dict(type='FCN')\n")
+    (tmp_path / '_base_' / 'model.py').write_text("model = dict(type='FCN')\n")
     config = tmp_path / 'config.py'
-    config.write_text("_base_ = ['_base_/model.py', "
-                      "'mmseg::_base_/default_runtime.py']\n")
+    config.write_text(
+        "_base_ = ['_base_/model.py', 'mmseg::_base_/default_runtime.py']\n"
+    )
     assert fair_baseline(str(config)) is None

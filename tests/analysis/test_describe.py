@@ -1,4 +1,5 @@
 """Blocks and places, told from configs."""
+
 from nl_plugins import DisentangledNonLocal2d, WithBlocks
 from nl_plugins.analysis.describe import describe_blocks
 
@@ -14,26 +15,32 @@ def test_blocks_are_described():
                     type='nl_plugins.NonLocal3d',
                     mode='gaussian',
                     norm_cfg=dict(type='BN3d'),
-                    after=['layer2.1', 'layer3.-1']),
-                dict(type='ContextBlock', ratio=0.25, before='layer4')
+                    after=['layer2.1', 'layer3.-1'],
+                ),
+                dict(type='ContextBlock', ratio=0.25, before='layer4'),
             ],
             plugins=[
                 dict(
                     cfg=dict(type='nl_plugins.NonLocal2d', reduction=4),
                     stages=(False, True),
-                    position='after_conv3')
-            ]),
+                    position='after_conv3',
+                )
+            ],
+        ),
         decode_head=dict(
             type='nl_plugins.DNLHead',
             channels=512,
             reduction=2,
-            temperature=1.,
-            block=dict(terms=('pairwise', 'unary'))),
+            temperature=1.0,
+            block=dict(terms=('pairwise', 'unary')),
+        ),
         roi_head=dict(
             mask_head=dict(
                 type='nl_plugins.WithBlocks',
                 base='FCNMaskHead',
-                blocks=[dict(type='nl_plugins.NonLocal2d', before='convs.1')]))
+                blocks=[dict(type='nl_plugins.NonLocal2d', before='convs.1')],
+            )
+        ),
     )
     assert list(describe_blocks(model)) == [
         'NonLocal3d (mode=gaussian, norm_cfg=BN3d) after layer2.1, layer3.-1 '
@@ -46,10 +53,12 @@ def test_blocks_are_described():
 
 
 def test_classes_are_named_as_registries_name_them():
-    model = dict(type=WithBlocks, base='ResNet', blocks=[
-        dict(type=DisentangledNonLocal2d, after='layer2.1')])
-    assert list(describe_blocks(model)) == [
-        'DisentangledNonLocal2d after layer2.1']
+    model = dict(
+        type=WithBlocks,
+        base='ResNet',
+        blocks=[dict(type=DisentangledNonLocal2d, after='layer2.1')],
+    )
+    assert list(describe_blocks(model)) == ['DisentangledNonLocal2d after layer2.1']
 
 
 def test_parts_in_lists_and_upstreams_own_blocks():
@@ -57,16 +66,22 @@ def test_parts_in_lists_and_upstreams_own_blocks():
         decode_head=[
             dict(type='FCNHead'),
             dict(type='nl_plugins.NLHead', reduction=4),
-            dict(type='mmseg.DNLHead')
+            dict(type='mmseg.DNLHead'),
         ],
         neck=[dict(type='FPN'), dict(type='BFP', refine_type='non_local')],
-        backbone=dict(type='ResNet3d', non_local=((0, 0), (1, 0))))
+        backbone=dict(type='ResNet3d', non_local=((0, 0), (1, 0))),
+    )
     assert list(describe_blocks(model)) == [
-        'NLHead (reduction=4)', "upstream's mmseg.DNLHead",
-        "upstream's BFP of neck", "upstream's non_local of backbone"]
+        'NLHead (reduction=4)',
+        "upstream's mmseg.DNLHead",
+        "upstream's BFP of neck",
+        "upstream's non_local of backbone",
+    ]
 
 
 def test_a_head_may_be_a_class():
     from nl_plugins import NLHead
+
     assert list(describe_blocks(dict(type=NLHead, use_scale=False))) == [
-        'NLHead (use_scale=False)']
+        'NLHead (use_scale=False)'
+    ]

@@ -1,4 +1,5 @@
 """Random weights by the names of parameters."""
+
 import pytest
 import torch
 from torch import nn
@@ -8,8 +9,9 @@ from nl_plugins.analysis.weights import draw_weights
 
 
 def model(*layers):
-    return nn.ModuleDict(dict(
-        conv=nn.Conv2d(100, 200, 1), norm=nn.BatchNorm2d(200), **dict(layers)))
+    return nn.ModuleDict(
+        dict(conv=nn.Conv2d(100, 200, 1), norm=nn.BatchNorm2d(200), **dict(layers))
+    )
 
 
 def test_the_same_layers_get_the_same_weights():
@@ -21,7 +23,7 @@ def test_the_same_layers_get_the_same_weights():
         assert torch.equal(parameter, other.get_parameter(name)), name
     x = torch.randn(1, 200, 3, 3)
     assert torch.equal(other['block'](x), x)
-    assert float(plain['conv'].weight.std()) == pytest.approx(.1, rel=.02)
+    assert float(plain['conv'].weight.std()) == pytest.approx(0.1, rel=0.02)
     assert not plain['conv'].bias.any() and (plain['norm'].weight == 1).all()
 
 

@@ -1,4 +1,5 @@
 """What all blocks share: every option against the formula, in float64."""
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -23,56 +24,67 @@ SYSTEMS = {
     'non-local, dot product': ('NonLocal', dict(mode='dot_product')),
     'non-local, concatenation': ('NonLocal', dict(mode='concatenation')),
     'sub-sampled as in the paper': ('NonLocal', dict(sub_sample=True)),
-    'sub-sampled as in the video code':
-    ('NonLocal', dict(sub_sample='before')),
-    'SAGAN': ('NonLocal',
-              dict(key_channels=3, use_scale=False, gate='scalar')),
-    'OCNet': ('NonLocal',
-              dict(share_query_key=True, key_channels=12, value_channels=6)),
+    'sub-sampled as in the video code': ('NonLocal', dict(sub_sample='before')),
+    'SAGAN': ('NonLocal', dict(key_channels=3, use_scale=False, gate='scalar')),
+    'OCNet': (
+        'NonLocal',
+        dict(share_query_key=True, key_channels=12, value_channels=6),
+    ),
     'multi-head': ('NonLocal', dict(num_heads=4)),
-    'whitened pairwise': ('DisentangledNonLocal', dict(terms=('pairwise', ))),
-    'unary': ('DisentangledNonLocal', dict(terms=('unary', ))),
+    'whitened pairwise': ('DisentangledNonLocal', dict(terms=('pairwise',))),
+    'unary': ('DisentangledNonLocal', dict(terms=('unary',))),
     'disentangled': ('DisentangledNonLocal', dict()),
-    'disentangled, detection': ('DisentangledNonLocal',
-                                dict(key_channels=6, gate='scalar')),
+    'disentangled, detection': (
+        'DisentangledNonLocal',
+        dict(key_channels=6, gate='scalar'),
+    ),
     'disentangled, layer': ('DisentangledNonLocal', dict(whiten='layer')),
-    'coupled, shared': ('DisentangledNonLocal',
-                        dict(coupling='mul', unary='shared')),
+    'coupled, shared': ('DisentangledNonLocal', dict(coupling='mul', unary='shared')),
     'coupled, separate': ('DisentangledNonLocal', dict(coupling='mul')),
     'added, shared': ('DisentangledNonLocal', dict(unary='shared')),
 }
 #: Combinations of what the systems do not combine.
 COMBINATIONS = [
     ('NonLocal', dict(mode=mode, sub_sample=order, num_heads=2))
-    for mode in MODES for order in (True, 'before')
+    for mode in MODES
+    for order in (True, 'before')
 ] + [
     ('NonLocal', dict(share_query_key=True, sub_sample=True)),
-    ('NonLocal', dict(share_query_key=True, sub_sample='before',
-                      mode='concatenation')),
+    ('NonLocal', dict(share_query_key=True, sub_sample='before', mode='concatenation')),
     ('NonLocal', dict(sub_sample=True, pool_size=3)),
-    *(('DisentangledNonLocal',
-       dict(coupling=coupling, unary=unary, num_heads=3, temperature=.5))
-      for coupling in ('add', 'mul') for unary in ('separate', 'shared')),
-    ('DisentangledNonLocal', dict(sub_sample='before', unary='shared',
-                                  mode='gaussian', temperature=4.)),
-    ('DisentangledNonLocal', dict(sub_sample=True, coupling='mul',
-                                  gate='scalar')),
-    ('DisentangledNonLocal', dict(terms=('unary', ), unary='shared')),
-    ('DisentangledNonLocal', dict(unary='shared', mode='dot_product',
-                                  whiten='layer', share_query_key=True)),
+    *(
+        (
+            'DisentangledNonLocal',
+            dict(coupling=coupling, unary=unary, num_heads=3, temperature=0.5),
+        )
+        for coupling in ('add', 'mul')
+        for unary in ('separate', 'shared')
+    ),
+    (
+        'DisentangledNonLocal',
+        dict(sub_sample='before', unary='shared', mode='gaussian', temperature=4.0),
+    ),
+    ('DisentangledNonLocal', dict(sub_sample=True, coupling='mul', gate='scalar')),
+    ('DisentangledNonLocal', dict(terms=('unary',), unary='shared')),
+    (
+        'DisentangledNonLocal',
+        dict(unary='shared', mode='dot_product', whiten='layer', share_query_key=True),
+    ),
 ]
 SHAPES = {1: (2, 24, 13), 2: (2, 24, 5, 6), 3: (2, 24, 3, 4, 5)}
 
 
 def build(name, ndim, channels=24, **kwargs):
     block = getattr(nl_plugins, f'{name}{ndim}d')(channels, **kwargs)
-    return randomize(block, .2)
+    return randomize(block, 0.2)
 
 
 def check(block, x, tolerance=1e-5):
     assert_same_results(
         output_and_gradients(block, x),
-        output_and_gradients(in_float64(block), x.double()), tolerance)
+        output_and_gradients(in_float64(block), x.double()),
+        tolerance,
+    )
 
 
 @pytest.mark.parametrize('ndim', [1, 2, 3])
@@ -92,15 +104,22 @@ def test_combinations_of_options(name, kwargs, ndim):
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.integers(0, 3), st.integers(1, 5).map(lambda n: 2 * n),
+    st.integers(0, 3),
+    st.integers(1, 5).map(lambda n: 2 * n),
     st.lists(st.integers(1, 6), min_size=1, max_size=3),
-    st.sampled_from([
-        dict(), dict(mode='gaussian'), dict(mode='dot_product'),
-        dict(mode='concatenation'), dict(num_heads=2, reduction=1)
-    ]), st.sampled_from(['NonLocal', 'DisentangledNonLocal']),
-    st.sampled_from(['contiguous', 'channels_last', 'strided']))
-def test_random_shapes_and_layouts(batch, channels, size, kwargs, name,
-                                   layout):
+    st.sampled_from(
+        [
+            dict(),
+            dict(mode='gaussian'),
+            dict(mode='dot_product'),
+            dict(mode='concatenation'),
+            dict(num_heads=2, reduction=1),
+        ]
+    ),
+    st.sampled_from(['NonLocal', 'DisentangledNonLocal']),
+    st.sampled_from(['contiguous', 'channels_last', 'strided']),
+)
+def test_random_shapes_and_layouts(batch, channels, size, kwargs, name, layout):
     block = build(name, len(size), channels, **kwargs)
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(batch, channels, *size, generator=generator)
@@ -120,12 +139,14 @@ def test_random_shapes_and_layouts(batch, channels, size, kwargs, name,
 
 @pytest.mark.parametrize('positions', [16, 900])
 @pytest.mark.parametrize('bad', [float('nan'), float('inf')])
-@pytest.mark.parametrize('name, kwargs', [
-    *(('NonLocal', dict(mode=mode)) for mode in MODES),
-    ('DisentangledNonLocal', dict()),
-])
-def test_a_position_that_is_not_finite_is_not_hidden(name, kwargs, bad,
-                                                     positions):
+@pytest.mark.parametrize(
+    'name, kwargs',
+    [
+        *(('NonLocal', dict(mode=mode)) for mode in MODES),
+        ('DisentangledNonLocal', dict()),
+    ],
+)
+def test_a_position_that_is_not_finite_is_not_hidden(name, kwargs, bad, positions):
     block = build(name, 1, 8, **kwargs)
     x = torch.randn(1, 8, positions)
     x[0, 3, 5] = bad
@@ -144,19 +165,20 @@ def test_the_same_bits_twice(name, kwargs):
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize('norm', [1., 1e2, 1e4])
+@pytest.mark.parametrize('norm', [1.0, 1e2, 1e4])
 @pytest.mark.parametrize('mode', [*MODES, 'disentangled'])
 def test_autocast_of_a_block_is_as_good_as_upstream(mode, norm, dtype):
     if mode == 'disentangled':
         from mmseg.models.decode_heads.dnl_head import DisentangledNonLocal2d
-        upstream = DisentangledNonLocal2d(16, temperature=.05)
+
+        upstream = DisentangledNonLocal2d(16, temperature=0.05)
         block = nl_plugins.DisentangledNonLocal2d(16)
     else:
         upstream = cnn.NonLocal2d(16, mode=mode)
         block = nl_plugins.NonLocal2d(16, mode=mode)
     randomize(block)
     upstream.load_state_dict(block.state_dict())
-    errors = dict(ours=0., theirs=0.)
+    errors = dict(ours=0.0, theirs=0.0)
     for seed in range(5):
         for size in (10, 24):  # a small map, and one for the fused kernel
             torch.manual_seed(seed)
@@ -165,12 +187,10 @@ def test_autocast_of_a_block_is_as_good_as_upstream(mode, norm, dtype):
             with torch.no_grad():
                 expected = in_float64(block)(x.double())
                 with torch.autocast('cpu', dtype):
-                    for name, model in (('ours', block),
-                                        ('theirs', upstream)):
+                    for name, model in (('ours', block), ('theirs', upstream)):
                         error = (model(x).double() - expected).abs().mean()
                         # Half precision ends at 65504.
-                        errors[name] += float(
-                            error.nan_to_num(nan=float('inf')))
+                        errors[name] += float(error.nan_to_num(nan=float('inf')))
     # The projections round as upstream's do, and that noise is all that may
     # make a difference; test_functional compares what is between them.
     assert errors['ours'] <= 1.05 * errors['theirs']
@@ -199,7 +219,8 @@ def test_hooks_of_the_projections_run():
     called = []
     block.theta.register_forward_hook(lambda *args: called.append('theta'))
     block.conv_out.conv.register_forward_pre_hook(
-        lambda *args: called.append('conv_out'))
+        lambda *args: called.append('conv_out')
+    )
     torch.testing.assert_close(block(x), expected)
     assert called == ['theta', 'conv_out']
 
@@ -221,7 +242,6 @@ def test_a_reparametrized_projection_keeps_its_own_forward():
 def test_a_convolution_of_another_type_runs_itself():
 
     class Doubled(nn.Conv2d):
-
         def forward(self, x):
             return 2 * super().forward(x)
 
@@ -235,8 +255,9 @@ def test_a_convolution_of_another_type_runs_itself():
     torch.testing.assert_close(block(x) - x, 2 * before)
 
 
-@pytest.mark.parametrize('ndim, layout', [(2, torch.channels_last),
-                                          (3, torch.channels_last_3d)])
+@pytest.mark.parametrize(
+    'ndim, layout', [(2, torch.channels_last), (3, torch.channels_last_3d)]
+)
 def test_the_layout_of_the_input_is_kept(ndim, layout):
     block = build('NonLocal', ndim)
     x = torch.randn(SHAPES[ndim])
@@ -246,16 +267,19 @@ def test_the_layout_of_the_input_is_kept(ndim, layout):
     torch.testing.assert_close(out, block(x), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize('kwargs, message', [
-    (dict(num_heads=5), r'num_heads must divide key_channels \(12\).* 5'),
-    (dict(num_heads=4, value_channels=6), r'value_channels \(6\)'),
-    (dict(num_heads=0), 'num_heads must be .* got 0'),
-    (dict(sub_sample='after'), "sub_sample must be .* 'after'"),
-    (dict(pool_size=2), 'pool_size is that of sub_sample'),
-    (dict(sub_sample=True, pool_size=(1, 2, 2)), r'2 integers .* \(1, 2, 2'),
-    (dict(sub_sample=True, pool_size=0), 'pool_size must be 2 .* got 0'),
-    (dict(mode='gaussian', share_query_key=True), 'share_query_key False'),
-])
+@pytest.mark.parametrize(
+    'kwargs, message',
+    [
+        (dict(num_heads=5), r'num_heads must divide key_channels \(12\).* 5'),
+        (dict(num_heads=4, value_channels=6), r'value_channels \(6\)'),
+        (dict(num_heads=0), 'num_heads must be .* got 0'),
+        (dict(sub_sample='after'), "sub_sample must be .* 'after'"),
+        (dict(pool_size=2), 'pool_size is that of sub_sample'),
+        (dict(sub_sample=True, pool_size=(1, 2, 2)), r'2 integers .* \(1, 2, 2'),
+        (dict(sub_sample=True, pool_size=0), 'pool_size must be 2 .* got 0'),
+        (dict(mode='gaussian', share_query_key=True), 'share_query_key False'),
+    ],
+)
 def test_wrong_arguments_are_named(kwargs, message):
     with pytest.raises(ValueError, match=message):
         nl_plugins.NonLocal2d(24, **kwargs)

@@ -1,4 +1,5 @@
 """The blocks against mmcv's, and against the formula where mmcv is wrong."""
+
 import pytest
 import torch
 from mmcv import cnn
@@ -34,11 +35,11 @@ def test_same_results_as_mmcv(ndim, mode, sub_sample):
     x = torch.randn(SHAPES[ndim])
     if mode == 'concatenation':  # mmcv's has no backward
         with torch.no_grad():
-            torch.testing.assert_close(
-                block(x), upstream(x), rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(block(x), upstream(x), rtol=1e-5, atol=1e-5)
     else:
         assert_same_results(
-            output_and_gradients(block, x), output_and_gradients(upstream, x))
+            output_and_gradients(block, x), output_and_gradients(upstream, x)
+        )
 
 
 @pytest.mark.parametrize('sub_sample', [False, True])
@@ -53,16 +54,19 @@ def test_same_layers_as_mmcv(ndim, mode, sub_sample):
         assert repr(getattr(block, name)) == repr(layer)
 
 
-@pytest.mark.parametrize('kwargs', [
-    *(dict(mode=mode) for mode in MODES),
-    dict(mode='concatenation', sub_sample=True),
-    dict(mode='gaussian', sub_sample=True),
-    dict(use_scale=False),
-    dict(key_channels=3, value_channels=7),
-    dict(key_channels=2, gate='scalar'),
-    dict(mode='dot_product', gate='scalar', sub_sample=True),
-    dict(reduction=5, conv_cfg=dict(type='Conv')),
-])
+@pytest.mark.parametrize(
+    'kwargs',
+    [
+        *(dict(mode=mode) for mode in MODES),
+        dict(mode='concatenation', sub_sample=True),
+        dict(mode='gaussian', sub_sample=True),
+        dict(use_scale=False),
+        dict(key_channels=3, value_channels=7),
+        dict(key_channels=2, gate='scalar'),
+        dict(mode='dot_product', gate='scalar', sub_sample=True),
+        dict(reduction=5, conv_cfg=dict(type='Conv')),
+    ],
+)
 @pytest.mark.parametrize('ndim', [1, 2, 3])
 def test_same_results_as_the_formula(ndim, kwargs):
     if 'conv_cfg' in kwargs:
@@ -71,7 +75,8 @@ def test_same_results_as_the_formula(ndim, kwargs):
     x = torch.randn(SHAPES[ndim])
     assert_same_results(
         output_and_gradients(block, x),
-        output_and_gradients(in_float64(block), x.double()))
+        output_and_gradients(in_float64(block), x.double()),
+    )
 
 
 def test_a_norm_follows_the_output_layer_as_in_mmcv():
@@ -81,16 +86,20 @@ def test_a_norm_follows_the_output_layer_as_in_mmcv():
     block.load_state_dict(upstream.state_dict(), strict=True)
     x = torch.randn(SHAPES[2])
     assert_same_results(
-        output_and_gradients(block, x), output_and_gradients(upstream, x))
+        output_and_gradients(block, x), output_and_gradients(upstream, x)
+    )
     torch.testing.assert_close(block.state_dict(), upstream.state_dict())
 
 
-@pytest.mark.parametrize('kwargs', [
-    dict(),
-    dict(mode='concatenation', sub_sample=True),
-    dict(norm_cfg=dict(type='BN')),
-    dict(gate='scalar')
-])
+@pytest.mark.parametrize(
+    'kwargs',
+    [
+        dict(),
+        dict(mode='concatenation', sub_sample=True),
+        dict(norm_cfg=dict(type='BN')),
+        dict(gate='scalar'),
+    ],
+)
 def test_a_new_block_is_an_identity(kwargs):
     block = block_of(2, **kwargs)
     x = torch.randn(SHAPES[2])
@@ -102,21 +111,24 @@ def test_a_new_block_is_an_identity(kwargs):
 
 
 def test_std_and_zeros_init_set_the_initial_weights():
-    block = nl_plugins.NonLocal2d(256, std=.1, zeros_init=False)
+    block = nl_plugins.NonLocal2d(256, std=0.1, zeros_init=False)
     for layer in (block.g, block.theta, block.phi, block.conv_out):
-        assert abs(layer.conv.weight.std() - .1) < .005
+        assert abs(layer.conv.weight.std() - 0.1) < 0.005
         assert not layer.conv.bias.any()
 
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize('kwargs', [
-    dict(mode='gaussian'),
-    dict(),
-    dict(sub_sample=True),
-    dict(key_channels=8, gate='scalar'),
-    dict(mode='dot_product'),
-    dict(mode='concatenation'),
-])
+@pytest.mark.parametrize(
+    'kwargs',
+    [
+        dict(mode='gaussian'),
+        dict(),
+        dict(sub_sample=True),
+        dict(key_channels=8, gate='scalar'),
+        dict(mode='dot_product'),
+        dict(mode='concatenation'),
+    ],
+)
 def test_no_map_of_all_pairs_is_built(kwargs, dtype):
     # 32 channels: sizes that need no padding, which would hide the lack of
     # a contiguous layout.
@@ -124,8 +136,10 @@ def test_no_map_of_all_pairs_is_built(kwargs, dtype):
     block = nl_plugins.NonLocal2d(32, **kwargs)
     x = torch.randn(1, 32, 32, 32, requires_grad=True)
     pairs = n * n // 4 if kwargs.get('sub_sample') else n * n
-    with LargestTensor() as largest, torch.autocast(
-            'cpu', dtype, enabled=dtype != torch.float32):
+    with (
+        LargestTensor() as largest,
+        torch.autocast('cpu', dtype, enabled=dtype != torch.float32),
+    ):
         block(x).sum().backward()
     assert largest.numel < pairs / 2
 
@@ -148,8 +162,7 @@ def test_autocast_is_no_worse_than_mmcv(mode):
         with torch.autocast('cpu', torch.bfloat16):
             actual, theirs = block(x), upstream(x)
     assert actual.dtype == theirs.dtype
-    error, limit = ((t.double() - expected).abs().mean()
-                    for t in (actual, theirs))
+    error, limit = ((t.double() - expected).abs().mean() for t in (actual, theirs))
     assert error <= 1.1 * limit
 
 
@@ -170,28 +183,32 @@ def test_attention_weights_are_rows_of_the_map(ndim, mode, sub_sample):
     elif sub_sample:
         key = block.phi(x)
     assert weights.shape == (2, 3, *key.shape[2:])
-    scale = block.key_channels**-.5 if mode == 'embedded_gaussian' else 1.
+    scale = block.key_channels**-0.5 if mode == 'embedded_gaussian' else 1.0
     w_f = None
     if mode == 'concatenation':
         w_f = block.concat_project.conv.weight.flatten()
-    expected = pairwise_weights(mode,
-                                query.flatten(2).mT,
-                                key.flatten(2).mT, scale, w_f)
+    expected = pairwise_weights(
+        mode, query.flatten(2).mT, key.flatten(2).mT, scale, w_f
+    )
     torch.testing.assert_close(
-        weights.flatten(2), expected[:, rows], rtol=1e-4, atol=1e-6)
+        weights.flatten(2), expected[:, rows], rtol=1e-4, atol=1e-6
+    )
 
 
-@pytest.mark.parametrize('kwargs, message', [
-    (dict(mode='cosine'), "'cosine'"),
-    (dict(reduction=0), 'reduction must be .* got 0'),
-    (dict(reduction=True), 'reduction must be .* got True'),
-    (dict(in_channels=-3), 'in_channels must be .* got -3'),
-    (dict(key_channels=-1), 'key_channels must be .* got -1'),
-    (dict(gate='vector'), "'vector'"),
-    (dict(gate='scalar', value_channels=4), 'value_channels must be .* 4'),
-    (dict(gate='scalar', norm_cfg=dict(type='BN')), 'norm_cfg must be None'),
-    (dict(mode='gaussian', key_channels=4), 'key_channels must be None'),
-])
+@pytest.mark.parametrize(
+    'kwargs, message',
+    [
+        (dict(mode='cosine'), "'cosine'"),
+        (dict(reduction=0), 'reduction must be .* got 0'),
+        (dict(reduction=True), 'reduction must be .* got True'),
+        (dict(in_channels=-3), 'in_channels must be .* got -3'),
+        (dict(key_channels=-1), 'key_channels must be .* got -1'),
+        (dict(gate='vector'), "'vector'"),
+        (dict(gate='scalar', value_channels=4), 'value_channels must be .* 4'),
+        (dict(gate='scalar', norm_cfg=dict(type='BN')), 'norm_cfg must be None'),
+        (dict(mode='gaussian', key_channels=4), 'key_channels must be None'),
+    ],
+)
 def test_wrong_arguments_are_named(kwargs, message):
     with pytest.raises(ValueError, match=message):
         nl_plugins.NonLocal2d(**dict(in_channels=12) | kwargs)
@@ -211,8 +228,7 @@ def test_wrong_input_is_named(shape):
 @pytest.mark.parametrize('positions', [[[7, 0]], [[0, -1]], [0, 1]])
 def test_wrong_positions_are_named(positions):
     with pytest.raises(ValueError, match='positions must have the shape'):
-        block_of(2).attention_weights(
-            torch.zeros(SHAPES[2]), torch.tensor(positions))
+        block_of(2).attention_weights(torch.zeros(SHAPES[2]), torch.tensor(positions))
 
 
 # Clips --------------------------------------------------------------------
@@ -238,15 +254,17 @@ AXES = [
 @pytest.mark.parametrize('name', ['NonLocal3d', 'DisentangledNonLocal3d'])
 @pytest.mark.parametrize('kwargs', AXES)
 def test_axes_of_clips(name, kwargs):
-    block = randomize(getattr(nl_plugins, name)(12, **kwargs), .2)
+    block = randomize(getattr(nl_plugins, name)(12, **kwargs), 0.2)
     x = torch.randn(2, 12, 4, 3, 5)
     assert_same_results(
         output_and_gradients(block, x),
-        output_and_gradients(in_float64(block), x.double()))
+        output_and_gradients(in_float64(block), x.double()),
+    )
 
 
-@pytest.mark.parametrize('kwargs', [
-    dict(), dict(axes='space'), dict(axes='time'), dict(group_size=2)])
+@pytest.mark.parametrize(
+    'kwargs', [dict(), dict(axes='space'), dict(axes='time'), dict(group_size=2)]
+)
 def test_frames_in_the_batch_are_a_clip(kwargs):
     block = randomize(nl_plugins.NonLocal3d(12, **kwargs))
     folded = nl_plugins.NonLocal3d(12, num_frames=4, **kwargs)
@@ -259,7 +277,8 @@ def test_frames_in_the_batch_are_a_clip(kwargs):
     positions = torch.tensor([[2, 1, 4], [0, 3, 0]])
     torch.testing.assert_close(
         folded.attention_weights(images, positions).pairwise,
-        block.attention_weights(clips, positions).pairwise)
+        block.attention_weights(clips, positions).pairwise,
+    )
 
 
 @pytest.mark.parametrize('kwargs', AXES)
@@ -275,13 +294,13 @@ def test_attention_weights_of_axes(kwargs):
     for index, (t, h, w) in enumerate(positions.tolist()):
         frames = block.group_size or 4
         part = slice(t // frames * frames, (t // frames + 1) * frames)
-        group = dict(spacetime=(part, ) if block.group_size else (),
-                     space=(t, ), time=(part, h, w))[block.axes]
+        group = dict(
+            spacetime=(part,) if block.group_size else (), space=(t,), time=(part, h, w)
+        )[block.axes]
         outside[(slice(None), index, *group)] = 0
     assert not outside.any()
     if 'gaussian' in block.mode:
-        torch.testing.assert_close(
-            weights.flatten(2).sum(2), torch.ones(2, 3))
+        torch.testing.assert_close(weights.flatten(2).sum(2), torch.ones(2, 3))
     if block.num_heads == 1:
         # Applied to the value they give the output at these positions.
         source = block.pool(x) if block.sub_sample == 'before' else x
@@ -289,21 +308,26 @@ def test_attention_weights_of_axes(kwargs):
         y = block.conv_out(y.mT[..., None, None]).squeeze((3, 4))
         t, h, w = positions.T
         torch.testing.assert_close(
-            block(x)[:, :, t, h, w], x[:, :, t, h, w] + y,
-            rtol=1e-4, atol=1e-5)
+            block(x)[:, :, t, h, w], x[:, :, t, h, w] + y, rtol=1e-4, atol=1e-5
+        )
 
 
-@pytest.mark.parametrize('kwargs, message', [
-    (dict(axes='frame'), "axes must be one of .* got 'frame'"),
-    (dict(num_frames=0), 'num_frames must be .* got 0'),
-    (dict(num_frames=True), 'num_frames must be .* got True'),
-    (dict(group_size=0), 'group_size must be .* got 0'),
-    (dict(axes='space', group_size=2), 'group_size must be None, but got 2'),
-    (dict(group_size=2, sub_sample=True, pool_size=2),
-     r'must be 1 in time with group_size, but got \(2, 2, 2\)'),
-    (dict(axes='space', sub_sample=True, pool_size=2), r'\(2, 2, 2\)'),
-    (dict(axes='time', sub_sample=True, pool_size=(2, 2, 2)), 'outside of'),
-])
+@pytest.mark.parametrize(
+    'kwargs, message',
+    [
+        (dict(axes='frame'), "axes must be one of .* got 'frame'"),
+        (dict(num_frames=0), 'num_frames must be .* got 0'),
+        (dict(num_frames=True), 'num_frames must be .* got True'),
+        (dict(group_size=0), 'group_size must be .* got 0'),
+        (dict(axes='space', group_size=2), 'group_size must be None, but got 2'),
+        (
+            dict(group_size=2, sub_sample=True, pool_size=2),
+            r'must be 1 in time with group_size, but got \(2, 2, 2\)',
+        ),
+        (dict(axes='space', sub_sample=True, pool_size=2), r'\(2, 2, 2\)'),
+        (dict(axes='time', sub_sample=True, pool_size=(2, 2, 2)), 'outside of'),
+    ],
+)
 def test_wrong_arguments_of_clips_are_named(kwargs, message):
     with pytest.raises(ValueError, match=message):
         nl_plugins.NonLocal3d(12, **kwargs)
@@ -329,7 +353,7 @@ def test_num_frames_in_a_frame_wise_backbone():
         depth=18,
         base_channels=8,
         stem_channels=8,
-        blocks=[dict(type='nl_plugins.NonLocal3d', num_frames=4,
-                     after='layer3')])
+        blocks=[dict(type='nl_plugins.NonLocal3d', num_frames=4, after='layer3')],
+    )
     randomize(model.get_submodule('layer3.1').non_local_block)
     assert model(torch.randn(8, 3, 64, 64))[2].shape == (8, 32, 4, 4)

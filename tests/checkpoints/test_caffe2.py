@@ -2,6 +2,7 @@
 
 The arrays are random; what they compute is written out from the names.
 """
+
 import io
 import pickle
 import struct
@@ -43,10 +44,13 @@ MODEL = dict(
                 type='nl_plugins.NonLocal3d',
                 after=PLACES,
                 sub_sample='before',
-                norm_cfg=dict(type='BN3d'))
-        ]),
+                norm_cfg=dict(type='BN3d'),
+            )
+        ],
+    ),
     cls_head=dict(type='I3DHead', in_channels=32 * WIDTH, num_classes=5),
-    data_preprocessor=dict(type='ActionDataPreprocessor'))
+    data_preprocessor=dict(type='ActionDataPreprocessor'),
+)
 
 
 @pytest.fixture(params=['batch norm', 'affine'])
@@ -60,15 +64,16 @@ def draw_blobs(kind, width, kernel, inflate):
     found = {}
 
     def norm(name, channels):
-        found[f'{name}_s'] = rng.uniform(.5, 1.5, channels)
-        found[f'{name}_b'] = rng.normal(0, .1, channels)
+        found[f'{name}_s'] = rng.uniform(0.5, 1.5, channels)
+        found[f'{name}_b'] = rng.normal(0, 0.1, channels)
         if kind == 'batch norm':
-            found[f'{name}_rm'] = rng.normal(0, .1, channels)
-            found[f'{name}_riv'] = rng.uniform(.5, 1.5, channels)
+            found[f'{name}_rm'] = rng.normal(0, 0.1, channels)
+            found[f'{name}_riv'] = rng.uniform(0.5, 1.5, channels)
 
     def convolution(name, out, channels, *kernel):
         found[f'{name}_w'] = rng.normal(
-            0, (channels * np.prod(kernel))**-.5, (out, channels, *kernel))
+            0, (channels * np.prod(kernel)) ** -0.5, (out, channels, *kernel)
+        )
 
     convolution('conv1', width, 3, kernel, 7, 7)
     norm('res_conv1_bn', width)
@@ -80,8 +85,9 @@ def draw_blobs(kind, width, kernel, inflate):
             if block == 0:
                 convolution(f'{name}_branch1', 4 * inner, channels, 1, 1, 1)
                 norm(f'{name}_branch1_bn', 4 * inner)
-            convolution(f'{name}_branch2a', inner, channels,
-                        3 if inflated[block] else 1, 1, 1)
+            convolution(
+                f'{name}_branch2a', inner, channels, 3 if inflated[block] else 1, 1, 1
+            )
             convolution(f'{name}_branch2b', inner, inner, 1, 3, 3)
             convolution(f'{name}_branch2c', 4 * inner, inner, 1, 1, 1)
             for branch, out in (('a', inner), ('b', inner), ('c', 4 * inner)):
@@ -90,21 +96,17 @@ def draw_blobs(kind, width, kernel, inflate):
             name = f'nonlocal_conv{stage + 2}_{block}'
             if name[9:] in NON_LOCAL:
                 for layer in 'theta', 'phi', 'g':
-                    convolution(f'{name}_{layer}', channels // 2, channels,
-                                1, 1, 1)
-                    found[f'{name}_{layer}_b'] = rng.normal(
-                        0, .1, channels // 2)
+                    convolution(f'{name}_{layer}', channels // 2, channels, 1, 1, 1)
+                    found[f'{name}_{layer}_b'] = rng.normal(0, 0.1, channels // 2)
                 convolution(f'{name}_out', channels, channels // 2, 1, 1, 1)
-                found[f'{name}_out_b'] = rng.normal(0, .1, channels)
+                found[f'{name}_out_b'] = rng.normal(0, 0.1, channels)
                 if kind == 'batch norm':
                     norm(f'{name}_bn', channels)
-    found['pred_w'] = rng.normal(0, .1, (5, channels, 1, 1, 1))
-    found['pred_b'] = rng.normal(0, .1, 5)
-    found |= dict(
-        lr=np.float32(.1), model_iter=7, pred_w_momentum=found['pred_w'])
+    found['pred_w'] = rng.normal(0, 0.1, (5, channels, 1, 1, 1))
+    found['pred_b'] = rng.normal(0, 0.1, 5)
+    found |= dict(lr=np.float32(0.1), model_iter=7, pred_w_momentum=found['pred_w'])
     return {
-        name: value.astype(np.float32) if isinstance(value, np.ndarray) else
-        value
+        name: value.astype(np.float32) if isinstance(value, np.ndarray) else value
         for name, value in found.items()
     }
 
@@ -116,8 +118,7 @@ def forward(blobs, x, stride=1, padding=0):
     after it.
     """
     blobs = {
-        name: torch.tensor(value, dtype=torch.float64)
-        for name, value in blobs.items()
+        name: torch.tensor(value, dtype=torch.float64) for name, value in blobs.items()
     }
 
     def norm(x, name):
@@ -131,8 +132,7 @@ def forward(blobs, x, stride=1, padding=0):
     def convolve(x, name, *stride):
         weight = blobs[f'{name}_w']
         padding = [k // 2 for k in weight.shape[2:]]
-        return F.conv3d(x, weight, blobs.get(f'{name}_b'), stride or 1,
-                        padding)
+        return F.conv3d(x, weight, blobs.get(f'{name}_b'), stride or 1, padding)
 
     x = norm(convolve(x, 'conv1', stride, 2, 2), 'res_conv1_bn').relu()
     x = F.max_pool3d(x, (1, 3, 3), (stride, 2, 2), (0, padding, padding))
@@ -143,12 +143,13 @@ def forward(blobs, x, stride=1, padding=0):
             shortcut = x
             if block == 0:
                 shortcut = norm(
-                    convolve(x, f'{name}_branch1', *stride),
-                    f'{name}_branch1_bn')
-            for branch, step in (('a', (1, 1, 1)), ('b', stride),
-                                 ('c', (1, 1, 1))):
-                x = norm(convolve(x, f'{name}_branch2{branch}', *step),
-                         f'{name}_branch2{branch}_bn')
+                    convolve(x, f'{name}_branch1', *stride), f'{name}_branch1_bn'
+                )
+            for branch, step in (('a', (1, 1, 1)), ('b', stride), ('c', (1, 1, 1))):
+                x = norm(
+                    convolve(x, f'{name}_branch2{branch}', *step),
+                    f'{name}_branch2{branch}_bn',
+                )
                 if branch != 'c':
                     x = x.relu()
             x = (x + shortcut).relu()
@@ -158,19 +159,21 @@ def forward(blobs, x, stride=1, padding=0):
                 theta = convolve(x, f'{name}_theta').flatten(2)
                 phi = convolve(pooled, f'{name}_phi').flatten(2)
                 g = convolve(pooled, f'{name}_g').flatten(2)
-                p = (theta.mT @ phi / theta.shape[1]**.5).softmax(2)
-                y = convolve((g @ p.mT).reshape(
-                    *theta.shape[:2], *x.shape[2:]), f'{name}_out')
-                x = x + (norm(y, f'{name}_bn') if f'{name}_bn_s' in blobs
-                         else y)
+                p = (theta.mT @ phi / theta.shape[1] ** 0.5).softmax(2)
+                y = convolve(
+                    (g @ p.mT).reshape(*theta.shape[:2], *x.shape[2:]), f'{name}_out'
+                )
+                x = x + (norm(y, f'{name}_bn') if f'{name}_bn_s' in blobs else y)
         if stage == 2:
             x = F.max_pool3d(x, (2, 1, 1))
-    return F.conv3d(x.mean((2, 3, 4), keepdim=True), blobs['pred_w'],
-                    blobs['pred_b']).flatten(1)
+    return F.conv3d(
+        x.mean((2, 3, 4), keepdim=True), blobs['pred_w'], blobs['pred_b']
+    ).flatten(1)
 
 
 class Python2Pickler(pickle._Pickler):
     """Writes strings and bytes as Python 2 did, whose str was both."""
+
     dispatch = dict(pickle._Pickler.dispatch)
 
     def save_str(self, value):
@@ -216,8 +219,10 @@ def test_c2d_in_two_dimensions():
     blobs = draw_blobs('batch norm', 64, 1, [[0] * n for n in BLOCKS])
     init_default_scope('mmaction')
     cfg = Config.fromfile(
-        Path(__file__).parents[2] / 'configs/c2d' /
-        'c2d_r50-in1k-pre-nl-5blocks_8xb32-8x8x1-100e_kinetics400-rgb.py')
+        Path(__file__).parents[2]
+        / 'configs/c2d'
+        / 'c2d_r50-in1k-pre-nl-5blocks_8xb32-8x8x1-100e_kinetics400-rgb.py'
+    )
     cfg.model.cls_head.num_classes = 5
     model = MODELS.build(cfg.model)
     model.train(False)
@@ -229,33 +234,44 @@ def test_c2d_in_two_dimensions():
     assert relative_error(scores, forward(blobs, x.double())) < 1e-5
 
 
-def test_tool_converts_a_file(blobs, load_tool, tmp_path, monkeypatch,
-                              capsys):
+def test_tool_converts_a_file(blobs, load_tool, tmp_path, monkeypatch, capsys):
     pytest.importorskip('mmaction')
     (tmp_path / 'model.pkl').write_bytes(python2_pickle(blobs))
     (tmp_path / 'config.py').write_text(
         "default_scope = 'mmaction'\n"
         "custom_imports = dict(imports=['nl_plugins'])\n"
-        f'model = {MODEL!r}\n')
+        f'model = {MODEL!r}\n'
+    )
     tool = load_tool('convert_checkpoint')
-    monkeypatch.setattr(sys, 'argv', [
-        'convert_checkpoint.py', f'{tmp_path}/model.pkl',
-        f'{tmp_path}/config.py', f'{tmp_path}/new/model.pth'
-    ])
+    monkeypatch.setattr(
+        sys,
+        'argv',
+        [
+            'convert_checkpoint.py',
+            f'{tmp_path}/model.pkl',
+            f'{tmp_path}/config.py',
+            f'{tmp_path}/new/model.pth',
+        ],
+    )
     tool.main()
     assert 'new/model.pth' in capsys.readouterr().out
     saved = torch.load(tmp_path / 'new/model.pth')['state_dict']
     model = recognizer()
-    convert(caffe2.convert_blobs(caffe2.read_blobs(tmp_path / 'model.pkl')),
-            model)
+    convert(caffe2.convert_blobs(caffe2.read_blobs(tmp_path / 'model.pkl')), model)
     assert saved.keys() == model.state_dict().keys()
     assert all(
-        torch.equal(saved[key], value)
-        for key, value in model.state_dict().items())
-    monkeypatch.setattr(sys, 'argv', [
-        'convert_checkpoint.py', f'{tmp_path}/nothing.pkl',
-        f'{tmp_path}/config.py', 'out'
-    ])
+        torch.equal(saved[key], value) for key, value in model.state_dict().items()
+    )
+    monkeypatch.setattr(
+        sys,
+        'argv',
+        [
+            'convert_checkpoint.py',
+            f'{tmp_path}/nothing.pkl',
+            f'{tmp_path}/config.py',
+            'out',
+        ],
+    )
     with pytest.raises(SystemExit, match='there is no checkpoint'):
         tool.main()
 
@@ -266,18 +282,20 @@ def test_unknown_parameters_are_named():
 
 
 class Evil:
-
     def __reduce__(self):
-        return print, ('code has run', )
+        return print, ('code has run',)
 
 
-@pytest.mark.parametrize('content, message', [
-    (pickle.dumps(dict(a=Evil())), 'it holds a builtins.print'),
-    (pickle.dumps({7: 8}), 'no pickled dict'),
-    (pickle.dumps([1, 2]), 'no pickled dict'),
-    (b'no pickle at all', 'no pickled dict'),
-    (b'', 'no pickled dict'),
-])
+@pytest.mark.parametrize(
+    'content, message',
+    [
+        (pickle.dumps(dict(a=Evil())), 'it holds a builtins.print'),
+        (pickle.dumps({7: 8}), 'no pickled dict'),
+        (pickle.dumps([1, 2]), 'no pickled dict'),
+        (b'no pickle at all', 'no pickled dict'),
+        (b'', 'no pickled dict'),
+    ],
+)
 def test_other_files_are_refused(content, message, tmp_path, capsys):
     (tmp_path / 'model.pkl').write_bytes(content)
     with pytest.raises(CheckpointReadError, match=message):

@@ -1,4 +1,5 @@
 """Defects of upstream releases do not reach the user."""
+
 import atexit
 import logging
 import os
@@ -43,17 +44,21 @@ def run_python(code: str, path: Path | None = None) -> None:
 
 
 def test_import_needs_no_toolbox():
-    run_python('import sys, nl_plugins\n'
-               'assert not {"mmdet", "mmseg", "mmaction"} & set(sys.modules)')
+    run_python(
+        'import sys, nl_plugins\n'
+        'assert not {"mmdet", "mmseg", "mmaction"} & set(sys.modules)'
+    )
 
 
 def test_mmaction_models_import_although_drn_is_missing():
     pytest.importorskip('mmaction')
     from mmaction.models import DRN, ResNet3d  # noqa: F401, I001
     from mmaction.registry import MODELS
+
     with pytest.raises(
-            ModuleNotFoundError,
-            match=r"lacks 'mmaction\.models\.localizers\.drn'.*repository"):
+        ModuleNotFoundError,
+        match=r"lacks 'mmaction\.models\.localizers\.drn'.*repository",
+    ):
         MODELS.build({'type': 'mmaction.DRN'})
 
 
@@ -66,7 +71,9 @@ def test_real_drn_goes_before_the_stand_in(tmp_path):
     run_python(
         'import nl_plugins\n'
         'from mmaction.models.localizers.drn.drn import DRN\n'
-        'assert DRN == "real"', tmp_path)
+        'assert DRN == "real"',
+        tmp_path,
+    )
 
 
 # Checkpoints --------------------------------------------------------------
@@ -85,6 +92,7 @@ class Toy(BaseModel):
 
 class Numbers(torch.utils.data.Dataset):
     """Four numbers, with the kinds of meta information that datasets have."""
+
     metainfo = {
         'classes': ('a', 'b'),
         'palette': np.zeros((2, 3), dtype=np.uint8),
@@ -106,35 +114,26 @@ def toy_runner(work_dir: Path, max_epochs: int, **kwargs) -> Runner:
         model,
         str(work_dir),
         train_dataloader=DataLoader(Numbers(), batch_size=2),
-        train_cfg={
-            'by_epoch': True,
-            'max_epochs': max_epochs
-        },
+        train_cfg={'by_epoch': True, 'max_epochs': max_epochs},
         optim_wrapper=OptimWrapper(
-            torch.optim.AdamW(model.parameters(), lr=1e-3, amsgrad=True)),
+            torch.optim.AdamW(model.parameters(), lr=1e-3, amsgrad=True)
+        ),
         param_scheduler=[
-            {
-                'type': 'OneCycleLR',
-                'eta_max': 0.1,
-                'total_steps': 4,
-                'by_epoch': False
-            },
+            {'type': 'OneCycleLR', 'eta_max': 0.1, 'total_steps': 4, 'by_epoch': False},
             {
                 'type': 'OneCycleLR',
                 'eta_max': 0.1,
                 'total_steps': 4,
                 'by_epoch': False,
-                'anneal_strategy': 'linear'
+                'anneal_strategy': 'linear',
             },
-            {
-                'type': 'MultiStepLR',
-                'milestones': [1]
-            },
+            {'type': 'MultiStepLR', 'milestones': [1]},
         ],
         custom_hooks=[EMAHook()],
         default_scope='mmengine',
         experiment_name=f'{max_epochs} epochs',
-        **kwargs)
+        **kwargs,
+    )
 
 
 def test_runner_resumes_from_its_own_checkpoint(tmp_path, monkeypatch):
@@ -151,7 +150,7 @@ def test_runner_resumes_from_its_own_checkpoint(tmp_path, monkeypatch):
 
 def values() -> list:
     return [
-        np.arange(3.),
+        np.arange(3.0),
         np.array(['a', 'bc']),
         np.float64(1.5),
         np.int64(3),
@@ -183,15 +182,16 @@ class Calls:
 
 
 @pytest.mark.parametrize(
-    'call, name', [
+    'call, name',
+    [
         (Calls(os.mkdir, 'harm'), 'posix.mkdir'),
         (Calls(eval, '__import__("os").mkdir("harm")'), 'eval'),
         (Calls(getattr, HistoryBuffer, '__init__'), 'builtins.getattr'),
-        (Calls(getattr, HistoryBuffer.mean, '__globals__'),
-         'builtins.getattr'),
+        (Calls(getattr, HistoryBuffer.mean, '__globals__'), 'builtins.getattr'),
         (nn.Linear(1, 1), 'torch.nn.modules.linear.Linear'),
     ],
-    ids=lambda value: value if isinstance(value, str) else '')
+    ids=lambda value: value if isinstance(value, str) else '',
+)
 def test_other_types_are_refused(tmp_path, monkeypatch, call, name):
     monkeypatch.chdir(tmp_path)
     torch.save({'state_dict': {}, 'more': call}, 'checkpoint.pth')
@@ -218,8 +218,8 @@ def test_damaged_file(tmp_path, size):
     torch.save({'state_dict': nn.Linear(9, 9).state_dict()}, file)
     file.write_bytes(file.read_bytes()[:size])
     with pytest.raises(
-            CheckpointReadError,
-            match='checkpoint.pth cannot be read .* is damaged'):
+        CheckpointReadError, match='checkpoint.pth cannot be read .* is damaged'
+    ):
         CheckpointLoader.load_checkpoint(str(file))
 
 
@@ -239,11 +239,14 @@ def torchvision(tmp_path, monkeypatch):
     sys.modules.pop('torchvision', None)
 
 
-@pytest.mark.parametrize('source', [
-    'raise ImportError',
-    'raise RuntimeError("operator torchvision::nms does not exist")'])
-def test_torchvision_names_need_no_torchvision(torchvision, source,
-                                               torch_home):
+@pytest.mark.parametrize(
+    'source',
+    [
+        'raise ImportError',
+        'raise RuntimeError("operator torchvision::nms does not exist")',
+    ],
+)
+def test_torchvision_names_need_no_torchvision(torchvision, source, torch_home):
     torchvision(source)
     expected = hub.write(torch_home, 'torchvision://resnet18')
     found = CheckpointLoader.load_checkpoint('torchvision://resnet18')
@@ -271,14 +274,18 @@ class models:
     assert CheckpointLoader.load_checkpoint('torchvision://tiny.new')['a'] == 1
 
 
-@pytest.mark.parametrize('name, message', [
-    ('torchvision://resnet5O', 'did you mean resnet50'),
-    ('torchvision://x', 'the names are alexnet, '),
-    ('open-mmlab://resnet50_v1x', 'did you mean .*resnet50_v1c'),
-])
+@pytest.mark.parametrize(
+    'name, message',
+    [
+        ('torchvision://resnet5O', 'did you mean resnet50'),
+        ('torchvision://x', 'the names are alexnet, '),
+        ('open-mmlab://resnet50_v1x', 'did you mean .*resnet50_v1c'),
+    ],
+)
 def test_an_unknown_name_is_one_clear_error(name, message):
-    with pytest.raises(CheckpointNotFoundError,
-                       match=f"no weights '{name}'; {message}"):
+    with pytest.raises(
+        CheckpointNotFoundError, match=f"no weights '{name}'; {message}"
+    ):
         CheckpointLoader.load_checkpoint(name)
 
 
@@ -289,9 +296,10 @@ def test_without_network_the_folder_is_named(torch_home, monkeypatch):
 
     monkeypatch.setattr(torch.hub, 'download_url_to_file', unreachable)
     with pytest.raises(
-            CheckpointNotFoundError,
-            match='https://.*/resnet34-.* cannot be downloaded .no network.*'
-            f'put the file into {torch_home}/hub/checkpoints'):
+        CheckpointNotFoundError,
+        match='https://.*/resnet34-.* cannot be downloaded .no network.*'
+        f'put the file into {torch_home}/hub/checkpoints',
+    ):
         CheckpointLoader.load_checkpoint('torchvision://resnet34')
 
 
@@ -303,11 +311,11 @@ def process_group(monkeypatch) -> Iterator[None]:
     """A process group of one process without accelerator."""
     monkeypatch.setattr(compat, 'get_device', lambda: 'cpu')
     for key, value in {
-            'RANK': '0',
-            'LOCAL_RANK': '0',
-            'WORLD_SIZE': '1',
-            'MASTER_ADDR': '127.0.0.1',
-            'MASTER_PORT': '0'
+        'RANK': '0',
+        'LOCAL_RANK': '0',
+        'WORLD_SIZE': '1',
+        'MASTER_ADDR': '127.0.0.1',
+        'MASTER_PORT': '0',
     }.items():
         monkeypatch.setenv(key, value)
     init_dist('pytorch')
@@ -316,7 +324,6 @@ def process_group(monkeypatch) -> Iterator[None]:
 
 
 class Synced(BaseModel):
-
     def __init__(self):
         super().__init__()
         self.layers = nn.Sequential(nn.Conv2d(1, 2, 1), nn.SyncBatchNorm(2))
@@ -327,14 +334,14 @@ class Synced(BaseModel):
 
 def test_the_group_is_left_when_the_process_ends(monkeypatch):
     destroyed = []
-    monkeypatch.setattr(torch.distributed, 'is_initialized',
-                        lambda: not destroyed)
-    monkeypatch.setattr(torch.distributed, 'destroy_process_group',
-                        lambda: destroyed.append(True))
+    monkeypatch.setattr(torch.distributed, 'is_initialized', lambda: not destroyed)
+    monkeypatch.setattr(
+        torch.distributed, 'destroy_process_group', lambda: destroyed.append(True)
+    )
     registered = []
     monkeypatch.setattr(atexit, 'register', registered.append)
     compat._init_dist_on_cpu(lambda backend: None)('gloo')
-    leave, = registered
+    (leave,) = registered
     leave()
     leave()  # somebody else has left it
     assert destroyed == [True]
@@ -358,8 +365,7 @@ def test_distributed_cpu_model_gets_plain_batch_norm(process_group, caplog):
 
 def test_model_on_an_accelerator_stays_synchronized():
     seen = []
-    wrap = compat._wrap_cpu_model(lambda *args, **kwargs: seen.append(
-        (args, kwargs)))
+    wrap = compat._wrap_cpu_model(lambda *args, **kwargs: seen.append((args, kwargs)))
     # 'meta' stands for any device but the CPU.
     model = Synced().to('meta')
     wrap(None, model, device_ids=[0])
@@ -371,17 +377,17 @@ def test_runner_without_launcher_reverts_sync_batch_norm(tmp_path):
     model = Synced()
     keys = list(model.state_dict())
     runner = Runner(model, str(tmp_path), default_scope='mmengine')
-    assert not any(
-        isinstance(m, nn.SyncBatchNorm) for m in runner.model.modules())
+    assert not any(isinstance(m, nn.SyncBatchNorm) for m in runner.model.modules())
     assert list(runner.model.state_dict()) == keys
     runner.model(torch.rand(2, 1, 3, 3)).sum().backward()
 
 
 def test_mmsyncbn_is_built_without_a_process_group():
-    cfg = load_config('mmdet::strong_baselines/mask-rcnn_r50_fpn_rpn-2conv_'
-                      '4conv1fc_syncbn-all_lsj-100e_coco.py')
+    cfg = load_config(
+        'mmdet::strong_baselines/mask-rcnn_r50_fpn_rpn-2conv_'
+        '4conv1fc_syncbn-all_lsj-100e_coco.py'
+    )
     replace_mmsyncbn(cfg.model)
-    neck = MODELS.build(
-        {'_scope_': 'mmdet', **cfg.model.neck}).fpn_convs[0]
+    neck = MODELS.build({'_scope_': 'mmdet', **cfg.model.neck}).fpn_convs[0]
     assert isinstance(neck.bn, nn.SyncBatchNorm)
     neck(torch.rand(2, 256, 4, 4)).sum().backward()

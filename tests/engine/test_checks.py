@@ -1,4 +1,5 @@
 """Missing data and checkpoints that do not fit are named early."""
+
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,10 +28,11 @@ def test_missing_folder(no_runner):
     with pytest.raises(errors.DatasetNotFoundError) as caught:
         engine.train(cfg)
     message = str(caught.value)
-    for key, path in (('train_dataloader.dataset.data_root', 'data/coco/'),
-                      ('val_dataloader.dataset.data_root', 'data/coco/'),
-                      ('val_evaluator.ann_file',
-                       'data/coco/annotations/instances_val2017.json')):
+    for key, path in (
+        ('train_dataloader.dataset.data_root', 'data/coco/'),
+        ('val_dataloader.dataset.data_root', 'data/coco/'),
+        ('val_evaluator.ann_file', 'data/coco/annotations/instances_val2017.json'),
+    ):
         assert f'{key} = {path}\n' in message
     assert '--cfg-options train_dataloader.dataset.data_root=PATH' in message
     assert 'test_dataloader' not in message
@@ -42,57 +44,50 @@ def test_missing_files(tmp_path, no_runner):
     shutil.rmtree(root / 'val2017')
     with pytest.raises(errors.DatasetNotFoundError) as caught:
         engine.train(coco(root))
-    assert [line.split(' = ') for line in str(caught.value).splitlines()[1:-1]
-            ] == [[
-                '  train_dataloader.dataset.ann_file',
-                f'{root}/annotations/instances_train2017.json'
-            ], [
-                '  val_dataloader.dataset.data_prefix.img', f'{root}/val2017/'
-            ]]
+    assert [line.split(' = ') for line in str(caught.value).splitlines()[1:-1]] == [
+        [
+            '  train_dataloader.dataset.ann_file',
+            f'{root}/annotations/instances_train2017.json',
+        ],
+        ['  val_dataloader.dataset.data_prefix.img', f'{root}/val2017/'],
+    ]
 
 
-@pytest.mark.parametrize('dataset, key', [
-    ({
-        'type': 'RepeatDataset',
-        'dataset': {
-            'data_root': 'none'
-        }
-    }, 'dataset.dataset.data_root'),
-    ({
-        'type': 'ConcatDataset',
-        'datasets': [{
-            'data_root': ''
-        }, {
-            'ann_file': 'none'
-        }]
-    }, 'dataset.datasets.1.ann_file'),
-    ({
-        'data_prefix': 'none'
-    }, 'dataset.data_prefix'),
-])
+@pytest.mark.parametrize(
+    'dataset, key',
+    [
+        (
+            {'type': 'RepeatDataset', 'dataset': {'data_root': 'none'}},
+            'dataset.dataset.data_root',
+        ),
+        (
+            {
+                'type': 'ConcatDataset',
+                'datasets': [{'data_root': ''}, {'ann_file': 'none'}],
+            },
+            'dataset.datasets.1.ann_file',
+        ),
+        ({'data_prefix': 'none'}, 'dataset.data_prefix'),
+    ],
+)
 def test_missing_data_in_wrappers(toy, no_runner, dataset, key):
     cfg = toy()
     cfg.train_dataloader.dataset = dataset
     with pytest.raises(
-            errors.DatasetNotFoundError,
-            match=f'train_dataloader.{key} = none\n'):
+        errors.DatasetNotFoundError, match=f'train_dataloader.{key} = none\n'
+    ):
         engine.train(cfg)
 
 
 def test_data_elsewhere_is_not_checked():
-    cfg = Config({
-        'test_dataloader': {
-            'dataset': {
-                'data_root': 'none',
-                'backend_args': {
-                    'backend': 'petrel'
-                }
-            }
-        },
-        'test_evaluator': {
-            'ann_file': 's3://none'
+    cfg = Config(
+        {
+            'test_dataloader': {
+                'dataset': {'data_root': 'none', 'backend_args': {'backend': 'petrel'}}
+            },
+            'test_evaluator': {'ann_file': 's3://none'},
         }
-    })
+    )
     checks.check_datasets(cfg, 'test')
 
 
@@ -108,10 +103,11 @@ def test_config_without_data(toy):
 
 
 def test_missing_checkpoint(toy, no_runner):
-    for call in (lambda: engine.test(toy(), 'none.pth'),
-                 lambda: engine.train(toy(), resume='none.pth')):
-        with pytest.raises(
-                errors.CheckpointNotFoundError, match="'none.pth'"):
+    for call in (
+        lambda: engine.test(toy(), 'none.pth'),
+        lambda: engine.train(toy(), resume='none.pth'),
+    ):
+        with pytest.raises(errors.CheckpointNotFoundError, match="'none.pth'"):
             call()
 
 
@@ -127,8 +123,10 @@ def test_checkpoint_without_parameters_of_the_model(toy, checkpoint):
         if 'backbone' not in key and 'num_batches' not in key
     }
     torch.save(content, 'other.pth')
-    for call in (lambda: engine.test(toy(), 'other.pth'),
-                 lambda: engine.train(toy(), resume='other.pth')):
+    for call in (
+        lambda: engine.test(toy(), 'other.pth'),
+        lambda: engine.train(toy(), resume='other.pth'),
+    ):
         with pytest.raises(errors.CheckpointMismatchError) as caught:
             call()
         assert 'other.pth does not fit the model of' in str(caught.value)
@@ -139,9 +137,10 @@ def test_checkpoint_without_parameters_of_the_model(toy, checkpoint):
 
 def test_checkpoint_of_another_shape(toy, checkpoint):
     with pytest.raises(
-            errors.CheckpointMismatchError,
-            match=r'of another shape \(7\): backbone\.weight '
-            r'\[1, 1\] instead of \[3, 1\], .*, \.\.\.$'):
+        errors.CheckpointMismatchError,
+        match=r'of another shape \(7\): backbone\.weight '
+        r'\[1, 1\] instead of \[3, 1\], .*, \.\.\.$',
+    ):
         engine.test(toy(model__features=3), checkpoint)
 
 
@@ -156,15 +155,17 @@ def test_checkpoint_with_more_than_the_model(toy, checkpoint):
     content['state_dict']['backbone.block.g.weight'] = torch.zeros(1)
     torch.save(content, 'other.pth')
     with pytest.raises(
-            errors.CheckpointMismatchError,
-            match=r'unknown to the model \(1\): backbone\.block\.g'):
+        errors.CheckpointMismatchError,
+        match=r'unknown to the model \(1\): backbone\.block\.g',
+    ):
         engine.test(toy(), 'other.pth')
 
 
 def test_file_without_parameters(toy):
     torch.save([1, 2], 'list.pth')
     with pytest.raises(
-            errors.CheckpointMismatchError, match='no parameters, but a list'):
+        errors.CheckpointMismatchError, match='no parameters, but a list'
+    ):
         engine.test(toy(), 'list.pth')
 
 
@@ -194,18 +195,19 @@ def test_resume_with_nothing_to_resume_starts(toy):
 def test_resume_from_a_checkpoint_that_is_gone(toy, checkpoint, no_runner):
     Path('work/last_checkpoint').write_text('work/epoch_7.pth')
     with pytest.raises(
-            errors.CheckpointNotFoundError,
-            match="names 'work/epoch_7.pth', which does not exist.*"
-            'work/epoch_1.pth'):
+        errors.CheckpointNotFoundError,
+        match="names 'work/epoch_7.pth', which does not exist.*work/epoch_1.pth",
+    ):
         engine.train(toy(), resume='auto')
 
 
 def test_resume_from_weights_alone(toy, checkpoint):
     torch.save({'state_dict': torch.load(checkpoint)['state_dict']}, 'w.pth')
     with pytest.raises(
-            errors.CheckpointMismatchError,
-            match='w.pth cannot be resumed: .* no meta, message_hub, '
-            'optimizer.*load_from=w.pth'):
+        errors.CheckpointMismatchError,
+        match='w.pth cannot be resumed: .* no meta, message_hub, '
+        'optimizer.*load_from=w.pth',
+    ):
         engine.train(toy(), resume='w.pth')
 
 
@@ -217,13 +219,15 @@ class LinearOnly(DefaultOptimWrapperConstructor):
     """Passes the parameters of the layers it knows, as that of TSM does."""
 
     def add_params(self, params, module, **kwargs):
-        params += [{'params': list(m.parameters())} for m in module.modules()
-                   if isinstance(m, (torch.nn.Linear, torch.nn.Conv1d))]
+        params += [
+            {'params': list(m.parameters())}
+            for m in module.modules()
+            if isinstance(m, (torch.nn.Linear, torch.nn.Conv1d))
+        ]
 
 
 @MODELS.register_module()
 class GatedToy(ToyModel):
-
     def __init__(self, frozen=False):
         super().__init__()
         self.attention = NonLocal1d(1, gate='scalar')
@@ -231,33 +235,53 @@ class GatedToy(ToyModel):
 
 
 def test_a_parameter_that_the_optimizer_lacks_stops_the_run(toy):
-    options = dict(model__type='GatedToy',
-                   optim_wrapper__constructor='LinearOnly',
-                   optim_wrapper__paramwise_cfg=dict(bypass_duplicate=True))
+    options = dict(
+        model__type='GatedToy',
+        optim_wrapper__constructor='LinearOnly',
+        optim_wrapper__paramwise_cfg=dict(bypass_duplicate=True),
+    )
     with pytest.raises(
-            errors.OptionError,
-            match="not have them: attention.gamma. Its constructor 'LinearOnly"
-            "' leaves .* optim_wrapper.constructor=DefaultOptim"):
+        errors.OptionError,
+        match="not have them: attention.gamma. Its constructor 'LinearOnly"
+        "' leaves .* optim_wrapper.constructor=DefaultOptim",
+    ):
         engine.train(toy(**options))
     engine.train(toy(**options, model__frozen=True, train_cfg__max_epochs=1))
     engine.train(toy(model__type='GatedToy', train_cfg__max_epochs=1))
 
 
-@pytest.mark.parametrize('block, missing', [
-    (dict(gate='scalar'), ['gamma']), (dict(), [])])
+@pytest.mark.parametrize(
+    'block, missing', [(dict(gate='scalar'), ['gamma']), (dict(), [])]
+)
 def test_tsm_and_its_optimizer(block, missing):
     pytest.importorskip('mmaction')
     init_default_scope('mmaction')
-    model = MODELS.build(dict(
-        type='nl_plugins.WithBlocks', base='ResNetTSM', depth=18,
-        pretrained2d=False, num_segments=4, blocks=[
-            dict(type='nl_plugins.NonLocal3d', num_frames=4,
-                 after='layer2.0', **block)]))
+    model = MODELS.build(
+        dict(
+            type='nl_plugins.WithBlocks',
+            base='ResNetTSM',
+            depth=18,
+            pretrained2d=False,
+            num_segments=4,
+            blocks=[
+                dict(
+                    type='nl_plugins.NonLocal3d',
+                    num_frames=4,
+                    after='layer2.0',
+                    **block,
+                )
+            ],
+        )
+    )
     model.fc = torch.nn.Linear(1, 1)  # its constructor wants a classifier
     wrapper = build_optim_wrapper(
-        model, dict(optimizer=dict(type='SGD', lr=.1),
-                    constructor='TSMOptimWrapperConstructor',
-                    paramwise_cfg=dict(fc_lr5=True)))
+        model,
+        dict(
+            optimizer=dict(type='SGD', lr=0.1),
+            constructor='TSMOptimWrapperConstructor',
+            paramwise_cfg=dict(fc_lr5=True),
+        ),
+    )
     runner = SimpleNamespace(model=model, cfg={}, optim_wrapper=wrapper)
     if not missing:
         checks.OptimizedBlocksHook().before_train(runner)

@@ -7,10 +7,13 @@ from nl_plugins.engine import command_line
 from nl_plugins.errors import CheckpointReadError
 
 
-@pytest.mark.parametrize('error', [
-    errors.OptionError('what to do'),
-    CheckpointReadError('what to do'),
-])
+@pytest.mark.parametrize(
+    'error',
+    [
+        errors.OptionError('what to do'),
+        CheckpointReadError('what to do'),
+    ],
+)
 def test_errors_are_one_message(monkeypatch, error):
     with pytest.raises(SystemExit) as caught, command_line.clear_errors():
         raise error

@@ -18,17 +18,16 @@ def test_config_of_a_toolbox_by_its_name(monkeypatch):
 
 
 def test_own_config_by_its_name_as_argument_and_as_base(tmp_path):
-    name = ('nl_plugins::dnlnet/ablations/'
-            'dnl-unary_r50-d8_4xb2-40k_cityscapes-512x1024.py')
+    name = (
+        'nl_plugins::dnlnet/ablations/dnl-unary_r50-d8_4xb2-40k_cityscapes-512x1024.py'
+    )
     file = tmp_path / 'config.py'
     file.write_text(f'_base_ = {name!r}\nwork_dir = None')
     by_name, inherited = map(loading.load_config, (name, str(file)))
     assert by_name.model.decode_head.type == 'nl_plugins.DNLHead'
-    assert by_name.model.decode_head.block.terms == ('unary', )
+    assert by_name.model.decode_head.block.terms == ('unary',)
     # as by its path, with no scope that hides the toolbox
-    assert inherited.to_dict() == by_name.to_dict() | {
-        'work_dir': inherited.work_dir
-    }
+    assert inherited.to_dict() == by_name.to_dict() | {'work_dir': inherited.work_dir}
 
 
 def test_config_by_its_path(toy):
@@ -42,21 +41,29 @@ def test_work_dir_of_the_config_is_kept(tmp_path):
     assert loading.load_config(str(file), work_dir='w').work_dir == 'w'
 
 
-@pytest.mark.parametrize('name, suggestion', [
-    ('mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x.py', MASK_RCNN),
-    ('mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py', MASK_RCNN),
-    ('configs/mask_rcnn/mask-rcnn_r50-nl-c4_fpn_1x.py',
-     'nl_plugins::mask_rcnn/mask-rcnn_r50-nl-c4_fpn_1x_coco.py'),
-    ('nl_plugins::mask_rcnn/mask-rcnn_r50-nl-c4_fpn_1x.py',
-     'nl_plugins::mask_rcnn/mask-rcnn_r50-nl-c4_fpn_1x_coco.py'),
-    ('mmdett::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py', 'mmdet'),
-    ('nl_plugin::mask_rcnn/mask-rcnn_r50-nl-c4_fpn_1x_coco.py', 'nl_plugins'),
-])
+@pytest.mark.parametrize(
+    'name, suggestion',
+    [
+        ('mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x.py', MASK_RCNN),
+        ('mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py', MASK_RCNN),
+        (
+            'configs/mask_rcnn/mask-rcnn_r50-nl-c4_fpn_1x.py',
+            'nl_plugins::mask_rcnn/mask-rcnn_r50-nl-c4_fpn_1x_coco.py',
+        ),
+        (
+            'nl_plugins::mask_rcnn/mask-rcnn_r50-nl-c4_fpn_1x.py',
+            'nl_plugins::mask_rcnn/mask-rcnn_r50-nl-c4_fpn_1x_coco.py',
+        ),
+        ('mmdett::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py', 'mmdet'),
+        ('nl_plugin::mask_rcnn/mask-rcnn_r50-nl-c4_fpn_1x_coco.py', 'nl_plugins'),
+    ],
+)
 def test_unknown_config(name, suggestion):
     with pytest.raises(errors.ConfigNotFoundError) as caught:
         loading.load_config(name)
     assert f"'{name.rpartition('::')[2]}" in str(caught.value) or (
-        f"'{name}'" in str(caught.value))
+        f"'{name}'" in str(caught.value)
+    )
     assert suggestion in str(caught.value).partition('did you mean')[2]
 
 
@@ -65,8 +72,9 @@ def test_unknown_base(package, tmp_path):
     file = tmp_path / 'config.py'
     file.write_text(f"_base_ = '{package}::mask_rcnn/none.py'")
     with pytest.raises(
-            errors.ConfigNotFoundError,
-            match='a config that it inherits is missing: .*none.py'):
+        errors.ConfigNotFoundError,
+        match='a config that it inherits is missing: .*none.py',
+    ):
         loading.load_config(str(file))
 
 
@@ -75,8 +83,9 @@ def test_toolbox_that_is_not_installed(tmp_path):
     file.write_text("_base_ = 'mmpose::hand/none.py'")
     for name in 'mmpose::hand/none.py', str(file):
         with pytest.raises(
-                errors.ToolboxNotInstalledError,
-                match=r"mmpose.* not installed.*pip install 'nl_plugins\["):
+            errors.ToolboxNotInstalledError,
+            match=r"mmpose.* not installed.*pip install 'nl_plugins\[",
+        ):
             loading.load_config(name)
 
 
@@ -90,19 +99,19 @@ def test_toolbox_with_a_missing_requirement(tmp_path, monkeypatch):
     file = tmp_path / 'config.py'
     file.write_text("default_scope = 'toolbox'")
     with pytest.raises(
-            errors.ToolboxNotInstalledError,
-            match="toolbox, which cannot be imported: No module named "
-            "'missing_requirement'.*install.sh"):
+        errors.ToolboxNotInstalledError,
+        match='toolbox, which cannot be imported: No module named '
+        "'missing_requirement'.*install.sh",
+    ):
         loading.load_config(str(file))
 
 
-@pytest.mark.parametrize('missing, extra', [('mmdet', 'det'),
-                                            ('mmsegmentation', 'seg'),
-                                            ('mmaction', 'video')])
+@pytest.mark.parametrize(
+    'missing, extra',
+    [('mmdet', 'det'), ('mmsegmentation', 'seg'), ('mmaction', 'video')],
+)
 def test_message_names_the_extra(missing, extra):
     assert f'nl_plugins[{extra}]' in loading._how_to_install(missing)
-
-
 
 
 def test_toolbox_of_a_config_with_classes_for_types():

@@ -1,4 +1,5 @@
 """Options take effect, or say why they cannot."""
+
 from pathlib import Path
 
 import pytest
@@ -39,13 +40,12 @@ def test_amp_with_another_wrapper(toy, no_runner):
 def test_auto_scale_lr(toy):
     cfg = toy(auto_scale_lr__base_batch_size=16, train_cfg__max_epochs=1)
     engine.train(cfg, auto_scale_lr=True)
-    group, = torch.load('work/epoch_1.pth')['optimizer']['param_groups']
-    assert group['lr'] == pytest.approx(.01 * 2 / 16)
+    (group,) = torch.load('work/epoch_1.pth')['optimizer']['param_groups']
+    assert group['lr'] == pytest.approx(0.01 * 2 / 16)
 
 
 def test_auto_scale_lr_needs_the_batch_size(toy, no_runner):
-    with pytest.raises(
-            errors.OptionError, match=r'auto_scale_lr\.base_batch_size=N'):
+    with pytest.raises(errors.OptionError, match=r'auto_scale_lr\.base_batch_size=N'):
         engine.train(toy(), auto_scale_lr=True)
 
 
@@ -53,14 +53,13 @@ def test_drawing_needs_a_hook(no_runner):
     cfg = loading.load_config(MASK_RCNN)
     del cfg.default_hooks.visualization
     with pytest.raises(
-            errors.OptionError,
-            match=r'visualization\.type=DetVisualizationHook'):
+        errors.OptionError, match=r'visualization\.type=DetVisualizationHook'
+    ):
         engine.test(cfg, 'none.pth', show_dir='pictures')
 
 
 def test_drawing_is_for_pictures(toy, no_runner):
-    with pytest.raises(
-            errors.OptionError, match='for detection and segmentation'):
+    with pytest.raises(errors.OptionError, match='for detection and segmentation'):
         engine.test(toy(), 'none.pth', show=True)
 
 
@@ -82,7 +81,6 @@ def test_out(toy, checkpoint):
 
 
 def test_out_of_a_segmentation_is_a_folder(no_runner):
-    cfg = loading.load_config(
-        'mmseg::fcn/fcn_r50-d8_4xb2-40k_cityscapes-512x1024.py')
+    cfg = loading.load_config('mmseg::fcn/fcn_r50-d8_4xb2-40k_cityscapes-512x1024.py')
     with pytest.raises(errors.OptionError, match='PNG label map per image'):
         engine.test(cfg, 'none.pth', out='predictions.pkl')

@@ -1,4 +1,5 @@
 """FLOPs of the blocks against a count by hand."""
+
 import pytest
 import torch
 from mmengine.analysis import get_model_complexity_info
@@ -11,17 +12,20 @@ C, D, N = 24, 12, 6 * 7
 
 def flops(block, size=(6, 7)):
     return get_model_complexity_info(
-        block, inputs=(torch.randn(1, C, *size), ), show_table=False,
-        show_arch=False)['flops']
+        block, inputs=(torch.randn(1, C, *size),), show_table=False, show_arch=False
+    )['flops']
 
 
-@pytest.mark.parametrize('mode, key, pairs', [
-    ('gaussian', 0, N * N * (C + D)),
-    ('embedded_gaussian', 2, N * N * (D + D)),
-    ('dot_product', 2, 2 * N * D * D),
-    # Scores, two cumulative sums, and comparisons: log2(42) is below 6.
-    ('concatenation', 2, 2 * N * D + 2 * N * D + 2 * N * 6),
-])
+@pytest.mark.parametrize(
+    'mode, key, pairs',
+    [
+        ('gaussian', 0, N * N * (C + D)),
+        ('embedded_gaussian', 2, N * N * (D + D)),
+        ('dot_product', 2, 2 * N * D * D),
+        # Scores, two cumulative sums, and comparisons: log2(42) is below 6.
+        ('concatenation', 2, 2 * N * D + 2 * N * D + 2 * N * 6),
+    ],
+)
 def test_non_local(mode, key, pairs):
     projections = (2 + key) * N * C * D
     assert flops(nl_plugins.NonLocal2d(C, mode=mode)) == projections + pairs
@@ -31,7 +35,8 @@ def test_the_dot_product_of_few_positions():
     # Fewer positions than channels: the map is cheaper.
     n = 2 * 2
     assert flops(nl_plugins.NonLocal2d(C, mode='dot_product'), (2, 2)) == (
-        4 * n * C * D + 2 * n * n * D)
+        4 * n * C * D + 2 * n * n * D
+    )
 
 
 def test_heads_and_sub_sampling():
@@ -48,8 +53,7 @@ def test_disentangled():
     assert flops(block) == 4 * N * C * D + 2 * N * N * D + unary
     # One softmax: the bias is one more channel of query and key.
     block = nl_plugins.DisentangledNonLocal2d(C, coupling='mul')
-    assert flops(block) == (
-        4 * N * C * D + N * N * (2 * D + 1) + N * C)
+    assert flops(block) == (4 * N * C * D + N * N * (2 * D + 1) + N * C)
 
 
 def test_the_linear_modes_show_their_smaller_number_in_a_model():

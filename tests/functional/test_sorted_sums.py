@@ -1,4 +1,5 @@
 """The sorted sums, beyond what the functional form shows."""
+
 import torch
 
 from nl_plugins.functional.sorted_sums import (
@@ -12,7 +13,7 @@ def inputs(*lead):
     generator = torch.Generator().manual_seed(0)
     return [
         torch.randn(*lead, *s, generator=generator, dtype=torch.float64)
-        for s in ((17, ), (23, ), (23, 4))
+        for s in ((17,), (23,), (23, 4))
     ]
 
 
@@ -31,16 +32,19 @@ def test_the_form_for_graphs_is_the_same():
 def test_vmap():
     actual, expected = (
         torch.vmap(function)(*inputs(3, 2))
-        for function in (relu_sums, explicit_relu_sums))
+        for function in (relu_sums, explicit_relu_sums)
+    )
     torch.testing.assert_close(actual, expected)
 
 
 def test_hessian_by_torch_func():
     operands = inputs(1)
     actual, expected = (
-        torch.func.jacrev(torch.func.grad(
-            lambda a, f=function: f(a, *operands[1:]).pow(3).sum()))(
-                operands[0]) for function in (relu_sums, explicit_relu_sums))
+        torch.func.jacrev(
+            torch.func.grad(lambda a, f=function: f(a, *operands[1:]).pow(3).sum())
+        )(operands[0])
+        for function in (relu_sums, explicit_relu_sums)
+    )
     torch.testing.assert_close(actual, expected)
 
 

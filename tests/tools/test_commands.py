@@ -4,6 +4,7 @@ A folder has the datasets in the layout that the documentation names, and
 TORCH_HOME the pretrained files under their published names. Only the length
 of a run and the size of images are overridden.
 """
+
 import os
 import re
 import shlex
@@ -38,26 +39,35 @@ def printed(dataset: str) -> list[str]:
         for block in re.findall(r'```shell\n(.*?)```', text, re.S):
             for line in block.splitlines():
                 command = ' '.join(shlex.split(line, comments=True))
-                if (re.match(r'python tools/(train|test)\.py', command)
-                        and dataset in command
-                        and not re.search(r'\b[A-Z_]{4,}\b', command)):
+                if (
+                    re.match(r'python tools/(train|test)\.py', command)
+                    and dataset in command
+                    and not re.search(r'\b[A-Z_]{4,}\b', command)
+                ):
                     found.append(command)
     return list(dict.fromkeys(found))
 
 
 def run(command: str, folder: Path, home: Path, **options: object) -> str:
     """Run a command in a folder; its output is shown when it fails."""
-    arguments = [f'{key.replace("__", ".")}={value}'.replace(' ', '')
-                 for key, value in options.items()]
+    arguments = [
+        f'{key.replace("__", ".")}={value}'.replace(' ', '')
+        for key, value in options.items()
+    ]
     process = subprocess.run(
         [*shlex.split(command), '--cfg-options', *arguments],
         cwd=folder,
-        env=os.environ | {
+        env=os.environ
+        | {
             'TORCH_HOME': str(home),
             'OMP_NUM_THREADS': '1',
             # python is that of the active environment
-            'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}'},
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}',
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     assert process.returncode == 0, process.stdout
     return process.stdout
 
@@ -78,8 +88,9 @@ def assert_pretrained(checkpoint: Path, file: dict) -> None:
         if key.startswith('backbone.') and name in file and value.dim() > 3:
             value = value.sum(2) if value.dim() == 5 else value
             similarity = torch.cosine_similarity(
-                value.flatten(), file[name].flatten(), dim=0)
-            assert similarity > .7, f'{key}: {similarity}'
+                value.flatten(), file[name].flatten(), dim=0
+            )
+            assert similarity > 0.7, f'{key}: {similarity}'
             compared += 1
     assert compared >= 53  # the convolutions of a ResNet-50
 
@@ -87,8 +98,11 @@ def assert_pretrained(checkpoint: Path, file: dict) -> None:
 def block_of(checkpoint: Path) -> torch.Tensor:
     """The output layer of a block, which is zero in a new one."""
     state = torch.load(checkpoint)['state_dict']
-    return next(value for key, value in state.items() if re.search(
-        r'(non_local|dnl)_block\.conv_out\.(bn|conv)\.weight', key))
+    return next(
+        value
+        for key, value in state.items()
+        if re.search(r'(non_local|dnl)_block\.conv_out\.(bn|conv)\.weight', key)
+    )
 
 
 @pytest.fixture
@@ -108,8 +122,10 @@ def test_coco(folder, torch_home):
     file = hub.write(torch_home, 'torchvision://resnet50')
     train, resume, test, baseline = printed('_coco.py')
     assert resume == f'{train} --resume' and 'mmdet::' in baseline
-    size = {f'{split}_dataloader.dataset.pipeline.{i}.scale': (SIZE, SIZE)
-            for split, i in (('train', 2), ('val', 1), ('test', 1))}
+    size = {
+        f'{split}_dataloader.dataset.pipeline.{i}.scale': (SIZE, SIZE)
+        for split, i in (('train', 2), ('val', 1), ('test', 1))
+    }
     for command in train, baseline:
         run(command, folder, torch_home, train_cfg__max_epochs=2, **size)
         assert_pretrained(work_dir(folder, command) / 'epoch_2.pth', file)
@@ -117,26 +133,34 @@ def test_coco(folder, torch_home):
     assert block_of(trained / 'epoch_2.pth').any()
     # to the epoch that the test names
     output = run(
-        resume, folder, torch_home, train_cfg__max_epochs=12,
-        train_cfg__val_interval=12, default_hooks__checkpoint__interval=12,
-        **size)
+        resume,
+        folder,
+        torch_home,
+        train_cfg__max_epochs=12,
+        train_cfg__val_interval=12,
+        default_hooks__checkpoint__interval=12,
+        **size,
+    )
     assert 'resumed epoch: 2' in output
     assert 'Epoch(test) [2/2]' in run(test, folder, torch_home, **size)
 
 
 def test_cityscapes(folder, torch_home):
     for split in 'train', 'val':
-        images, labels = (folder / 'data/cityscapes' / kind / split / 'city'
-                          for kind in ('leftImg8bit', 'gtFine'))
+        images, labels = (
+            folder / 'data/cityscapes' / kind / split / 'city'
+            for kind in ('leftImg8bit', 'gtFine')
+        )
         images.mkdir(parents=True)
         labels.mkdir(parents=True)
         for name in 'ab':
-            cv2.imwrite(f'{images}/{name}_leftImg8bit.png',
-                        noise(SIZE, 2 * SIZE, 3))
-            cv2.imwrite(f'{labels}/{name}_gtFine_labelTrainIds.png',
-                        noise(SIZE, 2 * SIZE, high=19))
+            cv2.imwrite(f'{images}/{name}_leftImg8bit.png', noise(SIZE, 2 * SIZE, 3))
+            cv2.imwrite(
+                f'{labels}/{name}_gtFine_labelTrainIds.png',
+                noise(SIZE, 2 * SIZE, high=19),
+            )
     file = hub.write(torch_home, 'open-mmlab://resnet50_v1c')
-    train, = printed('cityscapes')
+    (train,) = printed('cityscapes')
     size = {
         'model.data_preprocessor.size': (SIZE, SIZE),
         'train_dataloader.dataset.pipeline.2.scale': (2 * SIZE, SIZE),
@@ -144,18 +168,26 @@ def test_cityscapes(folder, torch_home):
         'val_dataloader.dataset.pipeline.1.scale': (2 * SIZE, SIZE),
         'test_dataloader.dataset.pipeline.1.scale': (2 * SIZE, SIZE),
     }
-    length = dict(train_cfg__val_interval=2,
-                  default_hooks__checkpoint__interval=2)
+    length = dict(train_cfg__val_interval=2, default_hooks__checkpoint__interval=2)
     run(train, folder, torch_home, train_cfg__max_iters=2, **length, **size)
     trained = work_dir(folder, train)
     assert_pretrained(trained / 'iter_2.pth', file)
     assert block_of(trained / 'iter_2.pth').any()
-    output = run(f'{train} --resume', folder, torch_home,
-                 train_cfg__max_iters=4, **length, **size)
+    output = run(
+        f'{train} --resume',
+        folder,
+        torch_home,
+        train_cfg__max_iters=4,
+        **length,
+        **size,
+    )
     assert 'resumed epoch: 0, iter: 2' in output
     output = run(
         f'{train.replace("train.py", "test.py")} {trained}/iter_4.pth',
-        folder, torch_home, **size)
+        folder,
+        torch_home,
+        **size,
+    )
     assert 'mIoU' in output
 
 
@@ -165,15 +197,19 @@ def test_kinetics(folder, torch_home):
     for split, number in ('train', 16), ('val', 2):
         (data / f'videos_{split}').mkdir(parents=True)
         writer = cv2.VideoWriter(
-            f'{data}/videos_{split}/a.mp4', cv2.VideoWriter_fourcc(*'mp4v'),
-            8, (SIZE, SIZE))
+            f'{data}/videos_{split}/a.mp4',
+            cv2.VideoWriter_fourcc(*'mp4v'),
+            8,
+            (SIZE, SIZE),
+        )
         for frame in noise(70, SIZE, SIZE, 3):
             writer.write(frame)
         writer.release()
         (data / f'kinetics400_{split}_list_videos.txt').write_text(
-            ''.join(f'a.mp4 {i}\n' for i in range(number)))
+            ''.join(f'a.mp4 {i}\n' for i in range(number))
+        )
     file = hub.write(torch_home, 'torchvision://resnet50')
-    train, = printed('kinetics400')
+    (train,) = printed('kinetics400')
     cfg = load_config(str(ROOT / shlex.split(train)[2]))
     size = {}
     for split in 'train', 'val', 'test':
@@ -183,16 +219,30 @@ def test_kinetics(folder, torch_home):
                 size[f'{key}.{i}.scale'] = (32, 32)
             if 'crop_size' in step:
                 size[f'{key}.{i}.crop_size'] = 32
-    run(train, folder, torch_home, train_cfg__max_epochs=1,
-        default_hooks__checkpoint__interval=1, **size)
+    run(
+        train,
+        folder,
+        torch_home,
+        train_cfg__max_epochs=1,
+        default_hooks__checkpoint__interval=1,
+        **size,
+    )
     trained = work_dir(folder, train)
     assert_pretrained(trained / 'epoch_1.pth', file)
     assert block_of(trained / 'epoch_1.pth').any()
-    output = run(f'{train} --resume', folder, torch_home,
-                 train_cfg__max_epochs=2,
-                 default_hooks__checkpoint__interval=1, **size)
+    output = run(
+        f'{train} --resume',
+        folder,
+        torch_home,
+        train_cfg__max_epochs=2,
+        default_hooks__checkpoint__interval=1,
+        **size,
+    )
     assert 'resumed epoch: 1' in output
     output = run(
         f'{train.replace("train.py", "test.py")} {trained}/epoch_2.pth',
-        folder, torch_home, **size)
+        folder,
+        torch_home,
+        **size,
+    )
     assert 'acc/top1' in output

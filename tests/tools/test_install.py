@@ -3,6 +3,7 @@
 Nothing is installed: the scripts run in a copy, in an environment that sees
 the packages of this one and, before them, those that a test pretends.
 """
+
 import json
 import os
 import shutil
@@ -49,43 +50,46 @@ class Copy:
         """Pretend that a distribution is installed."""
         self.write(
             f'{name}-{version}.dist-info/METADATA',
-            f'Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n' +
-            (f'Requires-Dist: {requires}\n' if requires else ''))
+            f'Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n'
+            + (f'Requires-Dist: {requires}\n' if requires else ''),
+        )
 
     def pretend_torch(self, cuda, toolkit=None):
         """Pretend that torch was built with that CUDA, and found a toolkit."""
         self.write(
-            'torch/__init__.py', "__version__ = '2.13.0'\n"
-            f'class version:\n    cuda = {cuda!r}\n')
+            'torch/__init__.py',
+            f"__version__ = '2.13.0'\nclass version:\n    cuda = {cuda!r}\n",
+        )
         self.write('torch/utils/cpp_extension.py', f'CUDA_HOME = {toolkit!r}')
 
     def run(self, *command, **variables):
         inherited = {
             name: value
-            for name, value in os.environ.items() if name not in
-            ('VIRTUAL_ENV', 'CONDA_PREFIX', 'PYTHON', 'CXX', 'FORCE_CUDA')
+            for name, value in os.environ.items()
+            if name
+            not in ('VIRTUAL_ENV', 'CONDA_PREFIX', 'PYTHON', 'CXX', 'FORCE_CUDA')
         }
         fixed = {
             'PYTHONPATH': str(self.fakes),
             'PIP_CACHE_DIR': str(self.fakes / 'cache'),
-            'PIP_NO_INDEX': '1'  # a broken installer must not install
+            'PIP_NO_INDEX': '1',  # a broken installer must not install
         }
         return subprocess.run(
             command,
             cwd=self.root,
             env=inherited | fixed | variables,
             capture_output=True,
-            text=True)
+            text=True,
+        )
 
     def environment(self, *args, **variables):
-        return self.run('.venv/bin/python', 'tools/environment.py', *args,
-                        **variables)
+        return self.run('.venv/bin/python', 'tools/environment.py', *args, **variables)
 
     def install(self, *args, **variables):
         """Run the installer, which must fail; return its line of error."""
         result = self.run('/bin/bash', 'tools/install.sh', *args, **variables)
         assert result.returncode == 1
-        line, = result.stderr.splitlines()
+        (line,) = result.stderr.splitlines()
         assert line.startswith('error: ')
         return line
 
@@ -109,25 +113,31 @@ def test_check_finds_what_a_requirement_requires(copy):
 
 
 def test_check_finds_mmcv_without_ops(copy):
-    assert ("mmcv with its ops (No module named 'mmcv._ext')"
-            in copy.environment('check').stdout.splitlines())
+    assert (
+        "mmcv with its ops (No module named 'mmcv._ext')"
+        in copy.environment('check').stdout.splitlines()
+    )
 
 
 def test_check_finds_cv2_without_its_libraries(copy):
     copy.write('cv2.py', "raise ImportError('libGL.so.1: cannot open')")
-    assert ('a cv2 that can be imported (libGL.so.1: cannot open)'
-            in copy.environment('check').stdout.splitlines())
+    assert (
+        'a cv2 that can be imported (libGL.so.1: cannot open)'
+        in copy.environment('check').stdout.splitlines()
+    )
 
 
 def test_check_finds_mmcv_lite(copy):
     copy.pretend('mmcv_lite', '2.1.0')
-    assert 'mmcv without mmcv-lite beside it' in copy.environment(
-        'check').stdout.splitlines()
+    assert (
+        'mmcv without mmcv-lite beside it'
+        in copy.environment('check').stdout.splitlines()
+    )
 
 
-@pytest.mark.parametrize('version, kept', [('2.1.0', True),
-                                           ('2.9.0+cu126', True),
-                                           ('2.0.1', False)])
+@pytest.mark.parametrize(
+    'version, kept', [('2.1.0', True), ('2.9.0+cu126', True), ('2.0.1', False)]
+)
 def test_installed_torch_is_kept_if_it_will_do(copy, version, kept):
     copy.pretend('torch', version)
     copy.environment('write', '.')
@@ -136,17 +146,22 @@ def test_installed_torch_is_kept_if_it_will_do(copy, version, kept):
     assert pin in copy.root.joinpath('constraints.txt').read_text()
 
 
-@pytest.mark.parametrize('cuda, release, words', [
-    (None, None, 'built without CUDA'),
-    ('13.0', None, 'need the compiler nvcc: install the CUDA toolkit 13.0'),
-    ('13.0', '12.4', 'is 12.4: install the CUDA toolkit 13.0'),
-    ('13.0', '13.2', ''),
-])
+@pytest.mark.parametrize(
+    'cuda, release, words',
+    [
+        (None, None, 'built without CUDA'),
+        ('13.0', None, 'need the compiler nvcc: install the CUDA toolkit 13.0'),
+        ('13.0', '12.4', 'is 12.4: install the CUDA toolkit 13.0'),
+        ('13.0', '13.2', ''),
+    ],
+)
 def test_cuda_ops_need_a_matching_toolkit(copy, cuda, release, words):
     if release:
-        copy.write('toolkit/bin/nvcc',
-                   f'#!/bin/sh\necho "Cuda tools, release {release}, V"\n',
-                   program=True)
+        copy.write(
+            'toolkit/bin/nvcc',
+            f'#!/bin/sh\necho "Cuda tools, release {release}, V"\n',
+            program=True,
+        )
     copy.pretend_torch(cuda, str(copy.fakes / 'toolkit'))
     output = copy.environment('toolkit', FORCE_CUDA='1').stdout.strip()
     assert words in output if words else not output
@@ -169,36 +184,53 @@ def test_unsupported_python(copy):
 def test_active_environment_without_python(copy):
     assert 'has no bin/python' in copy.install(VIRTUAL_ENV='/not/there')
     assert 'has no bin/python' in copy.install(
-        CONDA_PREFIX='/not/there', CONDA_DEFAULT_ENV='project')
+        CONDA_PREFIX='/not/there', CONDA_DEFAULT_ENV='project'
+    )
 
 
 def test_python_without_venv(copy):
     shutil.rmtree(copy.root / '.venv')
     python = copy.write(
-        'python', '#!/bin/sh\ncase $2 in *ensurepip*) exit 1;; esac\n'
-        f'exec "{sys.executable}" "$@"\n', True)
+        'python',
+        '#!/bin/sh\ncase $2 in *ensurepip*) exit 1;; esac\n'
+        f'exec "{sys.executable}" "$@"\n',
+        True,
+    )
     assert 'install its venv module' in copy.install(PYTHON=str(python))
 
 
 def test_missing_compiler(copy):
     env = {'VIRTUAL_ENV': str(copy.root / '.venv')}
     assert 'CXX=/not/there does not compile' in copy.install(
-        *STACK, CXX='/not/there', **env)
-    for name in ('cat', 'dirname', 'grep', 'mkdir', 'mktemp', 'rm', 'sleep',
-                 'tail', 'wc'):
+        *STACK, CXX='/not/there', **env
+    )
+    for name in (
+        'cat',
+        'dirname',
+        'grep',
+        'mkdir',
+        'mktemp',
+        'rm',
+        'sleep',
+        'tail',
+        'wc',
+    ):
         program = copy.fakes / 'bin' / name
         program.parent.mkdir(exist_ok=True)
         program.symlink_to(shutil.which(name))
     assert 'no C++ compiler was found' in copy.install(
-        *STACK, PATH=str(copy.fakes / 'bin'), **env)
+        *STACK, PATH=str(copy.fakes / 'bin'), **env
+    )
 
 
-@pytest.mark.parametrize('arguments, words', [
-    (['--stack', 'mmcv'],
-     "--stack must be openmmlab or onedl, but got 'mmcv'"),
-    (['--stack'], "--stack must be openmmlab or onedl, but got ''"),
-    (['onedl'], "takes nothing but --stack, but got 'onedl'"),
-])
+@pytest.mark.parametrize(
+    'arguments, words',
+    [
+        (['--stack', 'mmcv'], "--stack must be openmmlab or onedl, but got 'mmcv'"),
+        (['--stack'], "--stack must be openmmlab or onedl, but got ''"),
+        (['onedl'], "takes nothing but --stack, but got 'onedl'"),
+    ],
+)
 def test_wrong_arguments(copy, arguments, words):
     assert words in copy.install(*arguments)
 
@@ -217,37 +249,44 @@ def test_help_installs_nothing(copy, script, option):
 def test_another_clone_in_the_environment_is_named(copy):
     other = copy.fakes / 'another clone'
     other.mkdir()
-    origin = copy.write('nl_plugins-0.dist-info/direct_url.json', json.dumps(
-        dict(url=other.as_uri(), dir_info=dict(editable=True))))
+    origin = copy.write(
+        'nl_plugins-0.dist-info/direct_url.json',
+        json.dumps(dict(url=other.as_uri(), dir_info=dict(editable=True))),
+    )
     env = dict(VIRTUAL_ENV=str(copy.root / '.venv'))
     line = copy.install(*STACK, **env)
     assert f'runs nl_plugins of another clone, {other}' in line
     assert 'pip uninstall nl_plugins' in line
     other.rmdir()  # gone: nobody needs it
     assert not copy.environment('clone').stdout.strip()
-    origin.write_text(json.dumps(
-        dict(url=copy.root.as_uri(), dir_info=dict(editable=True))))
+    origin.write_text(
+        json.dumps(dict(url=copy.root.as_uri(), dir_info=dict(editable=True)))
+    )
     assert not copy.environment('clone').stdout.strip()
     assert 'installed from this folder' not in copy.environment('check').stdout
 
 
-@pytest.mark.parametrize('stack, name', [
-    ('onedl', 'mmaction2'),
-    ('openmmlab', 'onedl_mmdetection'),
-])
+@pytest.mark.parametrize(
+    'stack, name',
+    [
+        ('onedl', 'mmaction2'),
+        ('openmmlab', 'onedl_mmdetection'),
+    ],
+)
 def test_stacks_share_no_environment(copy, stack, name):
     copy.pretend(name, '1.0')
-    line = copy.install(
-        '--stack', stack, VIRTUAL_ENV=str(copy.root / '.venv'))
+    line = copy.install('--stack', stack, VIRTUAL_ENV=str(copy.root / '.venv'))
     assert f'which is of another stack than {stack}: use an' in line
     assert name.replace('_', '-') in line
 
 
 def test_forks_have_an_environment_of_their_own(copy):
-    python = copy.write('../a copy/.venv-onedl/bin/python',
-                        '#!/bin/sh\necho 3.9\n', True)
+    python = copy.write(
+        '../a copy/.venv-onedl/bin/python', '#!/bin/sh\necho 3.9\n', True
+    )
     assert f'{python.resolve().parents[1]} has Python 3.9' in copy.install(
-        '--stack', 'onedl')
+        '--stack', 'onedl'
+    )
 
 
 def test_forks_take_the_place_of_the_toolboxes(copy):

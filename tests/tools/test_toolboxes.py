@@ -1,4 +1,5 @@
 """The tools train and test segmentation and video like detection."""
+
 import json
 import os
 import pickle
@@ -92,11 +93,11 @@ def run_tool(folder: Path, tool: str, *arguments: str) -> None:
     process = subprocess.run(
         [sys.executable, TOOLS / tool, 'config.py', *arguments],
         cwd=folder,
-        env=os.environ | {
-            'OMP_NUM_THREADS': '1', 'TORCH_HOME': str(folder)},
+        env=os.environ | {'OMP_NUM_THREADS': '1', 'TORCH_HOME': str(folder)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True)
+        text=True,
+    )
     assert process.returncode == 0, process.stdout
 
 
@@ -109,32 +110,45 @@ def cityscapes(tmp_path) -> Path:
     """Two pictures of noise, laid out like Cityscapes, and their config."""
     (tmp_path / 'config.py').write_text(SEGMENTATION)
     # of the published name, as narrow as the model
-    hub.write(tmp_path, 'open-mmlab://resnet50_v1c',
-              hub.resnet(18, deep_stem=True, width=8, stem=8))
+    hub.write(
+        tmp_path,
+        'open-mmlab://resnet50_v1c',
+        hub.resnet(18, deep_stem=True, width=8, stem=8),
+    )
     for kind in 'images', 'labels':
         (tmp_path / 'cityscapes' / kind).mkdir(parents=True)
     for name in 'a', 'b':
         cv2.imwrite(
-            f'{tmp_path}/cityscapes/images/{name}_leftImg8bit.png',
-            noise((32, 32, 3)))
+            f'{tmp_path}/cityscapes/images/{name}_leftImg8bit.png', noise((32, 32, 3))
+        )
         cv2.imwrite(
             f'{tmp_path}/cityscapes/labels/{name}_gtFine_labelTrainIds.png',
-            noise((32, 32), 19))
+            noise((32, 32), 19),
+        )
     return tmp_path
 
 
 def test_segmentation(cityscapes):
     run_tool(cityscapes, 'train.py')
-    run_tool(cityscapes, 'test.py', 'work_dirs/config/iter_1.pth', '--tta',
-             '--out', 'predictions', '--show-dir', 'pictures', '--work-dir',
-             'tested')
+    run_tool(
+        cityscapes,
+        'test.py',
+        'work_dirs/config/iter_1.pth',
+        '--tta',
+        '--out',
+        'predictions',
+        '--show-dir',
+        'pictures',
+        '--work-dir',
+        'tested',
+    )
     for name in 'a', 'b':
         label_map = cv2.imread(
-            f'{cityscapes}/predictions/{name}_leftImg8bit.png',
-            cv2.IMREAD_UNCHANGED)
+            f'{cityscapes}/predictions/{name}_leftImg8bit.png', cv2.IMREAD_UNCHANGED
+        )
         assert label_map.shape == (32, 32) and label_map.max() < 19
         assert list(cityscapes.glob(f'pictures/**/*{name}_leftImg8bit*.png'))
-    metrics, = cityscapes.glob('tested/*/*.json')
+    (metrics,) = cityscapes.glob('tested/*/*.json')
     assert 'mIoU' in json.loads(metrics.read_text())
 
 
@@ -149,21 +163,29 @@ def test_an_upstream_model_upgraded(cityscapes):
     run_tool(cityscapes, 'train.py')
     checkpoint = 'work_dirs/config/iter_1.pth'
     for name, options in (('as_it_is', []), ('upgraded', ['--upgrade'])):
-        run_tool(cityscapes, 'test.py', checkpoint, *options, '--out',
-                 f'{name}_maps', '--work-dir', name)
+        run_tool(
+            cityscapes,
+            'test.py',
+            checkpoint,
+            *options,
+            '--out',
+            f'{name}_maps',
+            '--work-dir',
+            name,
+        )
     logs, metrics, maps = {}, {}, {}
     for name in 'as_it_is', 'upgraded':
-        log, = cityscapes.glob(f'{name}/*/*.log')
+        (log,) = cityscapes.glob(f'{name}/*/*.log')
         logs[name] = log.read_text()
-        file, = cityscapes.glob(f'{name}/*/*.json')
+        (file,) = cityscapes.glob(f'{name}/*/*.json')
         metrics[name] = json.loads(file.read_text())['mIoU']
-        maps[name] = [path.read_bytes() for path in sorted(
-            cityscapes.glob(f'{name}_maps/*.png'))]
+        maps[name] = [
+            path.read_bytes() for path in sorted(cityscapes.glob(f'{name}_maps/*.png'))
+        ]
     assert 'upgraded 1 non-local block' in logs['upgraded']
     assert 'upgraded' not in logs['as_it_is'].replace('upgraded_', '')
     assert metrics['upgraded'] == metrics['as_it_is']
-    assert len(maps['upgraded']) == 2 and (
-        maps['upgraded'] == maps['as_it_is'])
+    assert len(maps['upgraded']) == 2 and (maps['upgraded'] == maps['as_it_is'])
 
 
 @pytest.fixture
@@ -174,19 +196,25 @@ def videos(tmp_path) -> Path:
     for name in 'a', 'b':
         (tmp_path / name).mkdir()
         for frame in range(1, 5):
-            cv2.imwrite(f'{tmp_path}/{name}/img_{frame:05d}.jpg',
-                        noise((32, 32, 3)))
+            cv2.imwrite(f'{tmp_path}/{name}/img_{frame:05d}.jpg', noise((32, 32, 3)))
     (tmp_path / 'videos.txt').write_text('a 4 0\nb 4 1\n')
     return tmp_path
 
 
 def test_video(videos):
     run_tool(videos, 'train.py')
-    run_tool(videos, 'test.py', 'work_dirs/config/epoch_1.pth', '--out',
-             'predictions.pkl', '--work-dir', 'tested')
+    run_tool(
+        videos,
+        'test.py',
+        'work_dirs/config/epoch_1.pth',
+        '--out',
+        'predictions.pkl',
+        '--work-dir',
+        'tested',
+    )
     predictions = pickle.loads((videos / 'predictions.pkl').read_bytes())
     assert [len(p['pred_score']) for p in predictions] == [2, 2]
-    metrics, = videos.glob('tested/*/*.json')
+    (metrics,) = videos.glob('tested/*/*.json')
     assert 'acc/top1' in json.loads(metrics.read_text())
 
 
@@ -219,8 +247,8 @@ def video_files(tmp_path) -> Path:
     lines = []
     for name, length in (('a', 20), ('b', 20), ('short', 2), ('c', 20)):
         writer = cv2.VideoWriter(
-            f'{tmp_path}/{name}.mp4', cv2.VideoWriter_fourcc(*'mp4v'), 8,
-            (64, 48))
+            f'{tmp_path}/{name}.mp4', cv2.VideoWriter_fourcc(*'mp4v'), 8, (64, 48)
+        )
         for _ in range(length):
             writer.write(noise((48, 64, 3)))
         writer.release()
@@ -231,8 +259,13 @@ def video_files(tmp_path) -> Path:
 
 def test_video_files_with_clips_and_crops(video_files):
     run_tool(video_files, 'train.py')
-    run_tool(video_files, 'test.py', 'work_dirs/config/epoch_1.pth', '--out',
-             'predictions.pkl')
+    run_tool(
+        video_files,
+        'test.py',
+        'work_dirs/config/epoch_1.pth',
+        '--out',
+        'predictions.pkl',
+    )
     predictions = pickle.loads((video_files / 'predictions.pkl').read_bytes())
     assert len(predictions) == 4
     scores = np.array([sample['pred_score'] for sample in predictions])
@@ -244,7 +277,10 @@ def test_a_corrupt_video_is_named(video_files):
     (video_files / 'b.mp4').write_bytes(whole[:100])
     process = subprocess.run(
         [sys.executable, TOOLS / 'train.py', 'config.py'],
-        cwd=video_files, capture_output=True, text=True)
+        cwd=video_files,
+        capture_output=True,
+        text=True,
+    )
     assert process.returncode == 1
     error = process.stderr.splitlines()[-1]
     assert error.startswith('error: ') and 'Traceback' not in process.stderr

@@ -1,4 +1,5 @@
 """The command-line tools, end to end on a dataset of a few pictures."""
+
 import json
 import os
 import pickle
@@ -43,8 +44,7 @@ def folder(tmp_path_factory) -> Path:
 
 
 def command(*arguments: str, options: dict) -> list[str]:
-    return [*map(str, arguments), '--cfg-options',
-            *tiny_coco.as_arguments(options)]
+    return [*map(str, arguments), '--cfg-options', *tiny_coco.as_arguments(options)]
 
 
 def free_port() -> int:
@@ -57,17 +57,20 @@ def start(arguments: list[str], folder: Path) -> subprocess.Popen:
     return subprocess.Popen(
         arguments,
         cwd=folder,
-        env=os.environ | {
+        env=os.environ
+        | {
             'OMP_NUM_THREADS': '1',
             'TORCH_HOME': str(folder),
             # The scripts run the Python of the active environment.
             'PATH': os.pathsep.join(
-                [str(Path(sys.executable).parent), os.environ['PATH']]),
-            'PORT': str(free_port())
+                [str(Path(sys.executable).parent), os.environ['PATH']]
+            ),
+            'PORT': str(free_port()),
         },
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True)
+        text=True,
+    )
 
 
 def run(arguments: list[str], folder: Path) -> str:
@@ -97,7 +100,8 @@ def train_command(folder: Path, work_dir: Path, *more: str) -> list[str]:
         '--work-dir',
         work_dir,
         *more,
-        options=options(folder))
+        options=options(folder),
+    )
 
 
 def scalars(work_dir: Path) -> dict[int, dict]:
@@ -105,8 +109,8 @@ def scalars(work_dir: Path) -> dict[int, dict]:
     return {
         line['step']: line
         for file in sorted(work_dir.glob('*/vis_data/scalars.json'))
-        for line in map(json.loads,
-                        file.read_text().splitlines()) if 'lr' in line
+        for line in map(json.loads, file.read_text().splitlines())
+        if 'lr' in line
     }
 
 
@@ -179,7 +183,10 @@ def test_test_keeps_and_draws_predictions(folder, trained):
             folder / 'predictions.pkl',
             '--show-dir',
             'pictures',
-            options=options(folder)), folder)
+            options=options(folder),
+        ),
+        folder,
+    )
     predictions = pickle.loads((folder / 'predictions.pkl').read_bytes())
     assert len(predictions) == 2
     for prediction in predictions:
@@ -187,7 +194,7 @@ def test_test_keeps_and_draws_predictions(folder, trained):
         assert len(instances['bboxes']) == len(instances['masks']) == 5
     names = {path.name for path in (folder / 'pictures').iterdir()}
     assert names == {f'{i:012d}.png' for i in (1, 2)}
-    metrics, = (folder / 'tested').glob('*/*.json')
+    (metrics,) = (folder / 'tested').glob('*/*.json')
     assert 'coco/segm_mAP' in json.loads(metrics.read_text())
 
 
@@ -201,10 +208,14 @@ def test_test_time_augmentation(folder, trained, monkeypatch):
     }
     torch.save(checkpoint, 'boxes.pth')
     cfg = loading.load_config(
-        'nl.py', {
-            **options(folder), 'model.roi_head.mask_head': None,
-            'test_evaluator.metric': 'bbox'
-        }, 'augmented')
+        'nl.py',
+        {
+            **options(folder),
+            'model.roi_head.mask_head': None,
+            'test_evaluator.metric': 'bbox',
+        },
+        'augmented',
+    )
     assert 'coco/bbox_mAP' in engine.test(cfg, 'boxes.pth', tta=True)
     assert cfg.model.type == 'DetTTAModel'
     assert cfg.test_dataloader.dataset.pipeline[-1].type == 'TestTimeAug'
@@ -219,10 +230,11 @@ def test_two_processes_train_on_the_cpu(folder):
             '2',
             '--work-dir',
             folder / 'distributed',
-            options=options(folder) | {
-                'train_cfg.max_epochs': 1,
-                'model.backbone.norm_cfg.type': 'SyncBN'
-            }), folder)
+            options=options(folder)
+            | {'train_cfg.max_epochs': 1, 'model.backbone.norm_cfg.type': 'SyncBN'},
+        ),
+        folder,
+    )
     assert 'through gloo instead of nccl' in output
     assert 'layers of the model become BatchNorm' in output
     checkpoint = torch.load(folder / 'distributed' / 'epoch_1.pth')

@@ -1,4 +1,5 @@
 """Attention of a detector's block, drawn over an image."""
+
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,12 @@ CONFIGS = Path(__file__).parents[2] / 'configs' / 'demo'
 
 def detector(name):
     from mmdet.apis import init_detector
+
     return init_detector(
         str(CONFIGS / f'mask-rcnn_r18-2stages{name}_fpn_demo.py'),
         palette='random',
-        device='cpu')
+        device='cpu',
+    )
 
 
 @pytest.fixture(scope='module')
@@ -38,14 +41,12 @@ def test_maps_belong_to_the_query_and_fit_the_image(queries, monkeypatch):
         pairwise[0, 3, 5] = unary[0, 11, 23] = 1
         return pairwise[None], unary
 
-    monkeypatch.setattr(DisentangledNonLocal2d, 'attention_weights',
-                        attention_weights)
+    monkeypatch.setattr(DisentangledNonLocal2d, 'attention_weights', attention_weights)
     maps = drawing.attention_maps(model, queries[0][0], (100.0, 50.0))
     # stride 8: row 50 // 8, column 100 // 8
     assert asked == [((12, 24), [[6, 12]])]
     assert list(maps) == ['pairwise', 'unary']
-    for weights, row, column in ((maps['pairwise'], 3, 5),
-                                 (maps['unary'], 11, 23)):
+    for weights, row, column in ((maps['pairwise'], 3, 5), (maps['unary'], 11, 23)):
         assert weights.shape == (scene.HEIGHT, scene.WIDTH)
         peak = np.unravel_index(weights.argmax(), weights.shape)
         assert (peak[0] // 8, peak[1] // 8) == (row, column)
@@ -62,7 +63,8 @@ def test_model_without_block_is_refused(queries):
 
 
 def test_picture_has_a_row_per_query_and_a_panel_per_map(
-        queries, tmp_path, monkeypatch):
+    queries, tmp_path, monkeypatch
+):
     panels, drawn = [], []
 
     def draw_panel(axes, *args):
@@ -75,10 +77,17 @@ def test_picture_has_a_row_per_query_and_a_panel_per_map(
     assert [query for _, query, _ in panels] == [
         query for _, query in queries for _ in range(4)
     ]
-    assert [weights is None for _, _, weights in panels
-            ] == [True, False, False, False] * 2
+    assert [weights is None for _, _, weights in panels] == [
+        True,
+        False,
+        False,
+        False,
+    ] * 2
     assert [axes.get_title() for axes in drawn] == [
-        'query point', 'NL: pairwise', 'DNL: pairwise', 'DNL: unary'
+        'query point',
+        'NL: pairwise',
+        'DNL: pairwise',
+        'DNL: unary',
     ] + [''] * 4
     with Image.open(tmp_path / 'attention.png') as image:
         assert image.format == 'PNG'
@@ -88,10 +97,10 @@ def test_a_window_that_slides_is_not_taken_for_the_image(tmp_path):
     # The window alone would show the map of its own corner.
     from demo import segmentation
     from mmseg.apis import init_model
+
     segmentation.generate_dataset(tmp_path, 2, 2)
     image, query = segmentation.find_queries(tmp_path)[0]
-    model = init_model(
-        str(CONFIGS / 'nonlocal_r18-2stages_demo.py'), device='cpu')
+    model = init_model(str(CONFIGS / 'nonlocal_r18-2stages_demo.py'), device='cpu')
     expected = drawing.attention_maps(model, image, query)['pairwise']
     slide = dict(mode='slide', crop_size=(64, 64), stride=(32, 32))
     model.test_cfg = slide

@@ -1,4 +1,5 @@
 """Attention of a recognizer's block, over the frames of a video."""
+
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,8 @@ CONFIGS = Path(__file__).parents[2] / 'configs' / 'demo'
 
 def recognizer(name):
     return init_recognizer(
-        str(CONFIGS / f'c2d_r18-2stages{name}_demo.py'), device='cpu')
+        str(CONFIGS / f'c2d_r18-2stages{name}_demo.py'), device='cpu'
+    )
 
 
 @pytest.fixture(scope='module')
@@ -40,17 +42,18 @@ def test_maps_belong_to_the_query_in_the_last_frame(queries, monkeypatch):
 
     def attention_weights(block, x, positions):
         asked.append((tuple(x.shape), positions.tolist()))
-        return peak_at((4, 8, 16), 1, 3, 5)[None, None], peak_at(
-            (4, 8, 16), 0, 7, 15)[None]
+        return peak_at((4, 8, 16), 1, 3, 5)[None, None], peak_at((4, 8, 16), 0, 7, 15)[
+            None
+        ]
 
     monkeypatch.setattr(NonLocal3d, 'attention_weights', attention_weights)
     frames, maps = clips.clip_attention(
-        recognizer('-nl-c3'), queries[0][0], (100.0, 50.0))
+        recognizer('-nl-c3'), queries[0][0], (100.0, 50.0)
+    )
     # stride 8: row 50 // 8, column 100 // 8
     assert asked == [((1, 32, 4, 8, 16), [[3, 6, 12]])]
     assert frames.shape == (4, video.HEIGHT, video.WIDTH, 3)
-    for name, (t, row, column) in (('pairwise', (1, 3, 5)), ('unary',
-                                                             (0, 7, 15))):
+    for name, (t, row, column) in (('pairwise', (1, 3, 5)), ('unary', (0, 7, 15))):
         weights = maps[name]
         assert weights.shape == frames.shape[:3]
         peak = np.unravel_index(weights.argmax(), weights.shape)
@@ -63,22 +66,29 @@ def test_frames_and_crops_of_a_2d_recognizer(queries, monkeypatch):
     cfg.model = dict(
         type='Recognizer2D',
         backbone=dict(
-            type='nl_plugins.WithBlocks', base='ResNetTSM', depth=18,
-            num_segments=4, pretrained2d=False,
-            blocks=[
-                dict(type='nl_plugins.NonLocal3d', num_frames=4,
-                     after='layer2.0')
-            ]),
-        cls_head=dict(type='TSMHead', num_segments=4, num_classes=2,
-                      in_channels=512, average_clips='prob'),
-        data_preprocessor=dict(type='ActionDataPreprocessor'))
+            type='nl_plugins.WithBlocks',
+            base='ResNetTSM',
+            depth=18,
+            num_segments=4,
+            pretrained2d=False,
+            blocks=[dict(type='nl_plugins.NonLocal3d', num_frames=4, after='layer2.0')],
+        ),
+        cls_head=dict(
+            type='TSMHead',
+            num_segments=4,
+            num_classes=2,
+            in_channels=512,
+            average_clips='prob',
+        ),
+        data_preprocessor=dict(type='ActionDataPreprocessor'),
+    )
     cfg.test_pipeline = [
         dict(type='DecordInit'),
         dict(type='SampleFrames', clip_len=1, num_clips=4, test_mode=True),
         dict(type='DecordDecode'),
         dict(type='TenCrop', crop_size=64),
         dict(type='FormatShape', input_format='NCHW'),
-        dict(type='PackActionInputs')
+        dict(type='PackActionInputs'),
     ]
     cfg.test_dataloader.dataset.pipeline = cfg.test_pipeline
     model = init_recognizer(cfg, device='cpu')
@@ -89,25 +99,26 @@ def test_frames_and_crops_of_a_2d_recognizer(queries, monkeypatch):
         return peak_at((4, 8, 8), 0, 2, 1)[None, None], None
 
     monkeypatch.setattr(NonLocal3d, 'attention_weights', attention_weights)
-    frames, maps = clips.clip_attention(model, queries[0][0], (50., 10.))
+    frames, maps = clips.clip_attention(model, queries[0][0], (50.0, 10.0))
     assert asked == [((4, 128, 8, 8), [[3, 1, 6]])]
     assert frames.shape == (4, 64, 64, 3)
     assert maps['pairwise'].shape == frames.shape[:3]
     # the first of the crops, at the upper left
-    whole, _ = clips.clip_attention(
-        recognizer('-nl-c3'), queries[0][0], (0, 0))
+    whole, _ = clips.clip_attention(recognizer('-nl-c3'), queries[0][0], (0, 0))
     assert np.abs(frames[0].astype(int) - whole[0, :64, :64]).mean() < 8
 
 
 def test_a_block_for_images_is_refused(queries):
     cfg = Config.fromfile(CONFIGS / 'c2d_r18-2stages_demo.py')
     cfg.model.backbone = dict(
-        type='nl_plugins.WithBlocks', base='mmaction.C2D', depth=18,
-        blocks=[dict(type='nl_plugins.NonLocal2d', after='layer3.0')])
+        type='nl_plugins.WithBlocks',
+        base='mmaction.C2D',
+        depth=18,
+        blocks=[dict(type='nl_plugins.NonLocal2d', after='layer3.0')],
+    )
     cfg.model.cls_head.in_channels = 512
     with pytest.raises(OptionError, match='for clips, but .* NonLocal2d'):
-        clips.clip_attention(
-            init_recognizer(cfg, device='cpu'), queries[0][0], (0, 0))
+        clips.clip_attention(init_recognizer(cfg, device='cpu'), queries[0][0], (0, 0))
 
 
 def test_a_pixel_outside_is_named(queries):
@@ -115,8 +126,7 @@ def test_a_pixel_outside_is_named(queries):
         clips.clip_attention(recognizer('-nl-c3'), queries[0][0], (128, 3))
 
 
-def test_picture_has_a_strip_per_query_and_term(
-        queries, tmp_path, monkeypatch):
+def test_picture_has_a_strip_per_query_and_term(queries, tmp_path, monkeypatch):
     panels = []
     monkeypatch.setattr(clips, 'draw_panel', lambda *args: panels.append(args))
     models = dict(NL=recognizer('-nl-c3'), DNL=recognizer('-dnl-c3'))
@@ -125,15 +135,16 @@ def test_picture_has_a_strip_per_query_and_term(
     assert len(panels) == 2 * 4 * 4
     # the weights of each frame's own
     for start in range(4, 16, 4):
-        shown = [args[3] for args in panels[start:start + 4]]
+        shown = [args[3] for args in panels[start : start + 4]]
         assert all(w is not None for w in shown)
-        assert not any(
-            np.array_equal(a, b) for a, b in zip(shown, shown[1:]))
+        assert not any(np.array_equal(a, b) for a, b in zip(shown, shown[1:]))
         # one scale of colours for a strip
-        assert len({args[4] for args in panels[start:start + 4]}) == 1
+        assert len({args[4] for args in panels[start : start + 4]}) == 1
     marked = [query for _, _, query, *_ in panels]
     assert marked == [
-        None if t < 3 else query for _, query in queries for _ in range(4)
+        None if t < 3 else query
+        for _, query in queries
+        for _ in range(4)
         for t in range(4)
     ]
     with Image.open(tmp_path / 'strips.png') as image:

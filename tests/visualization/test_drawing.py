@@ -1,4 +1,5 @@
 """Pictures of what blocks attend to, by a visualizer and during training."""
+
 import time
 from pathlib import Path
 
@@ -32,29 +33,46 @@ def scenes(tmp_path_factory):
 def trained(scenes, tmp_path_factory):
     """Work directory of a training of two iterations with the hook."""
     work_dir = tmp_path_factory.mktemp('work')
-    loader = dict(num_workers=0, persistent_workers=False, batch_size=2,
-                  dataset=dict(data_root=str(scenes)))
-    cfg = load_config(DNL, dict(
-        train_dataloader=loader, val_dataloader=loader,
-        train_cfg=dict(max_iters=2, val_interval=2),
-        default_hooks=dict(logger=dict(interval=1)),
-        custom_hooks=[dict(type='nl_plugins.AttentionVisualizationHook',
-                           interval=2, samples=[1], points=[(10, 20)])]),
-        str(work_dir))
+    loader = dict(
+        num_workers=0,
+        persistent_workers=False,
+        batch_size=2,
+        dataset=dict(data_root=str(scenes)),
+    )
+    cfg = load_config(
+        DNL,
+        dict(
+            train_dataloader=loader,
+            val_dataloader=loader,
+            train_cfg=dict(max_iters=2, val_interval=2),
+            default_hooks=dict(logger=dict(interval=1)),
+            custom_hooks=[
+                dict(
+                    type='nl_plugins.AttentionVisualizationHook',
+                    interval=2,
+                    samples=[1],
+                    points=[(10, 20)],
+                )
+            ],
+        ),
+        str(work_dir),
+    )
     engine.train(cfg)
     return work_dir
 
 
 def pictures(folder):
-    return {path.name: cv2.imread(str(path))
-            for path in folder.rglob('vis_image/*.png')}
+    return {
+        path.name: cv2.imread(str(path)) for path in folder.rglob('vis_image/*.png')
+    }
 
 
 def test_the_hook_draws_during_training(trained):
     assert sorted(pictures(trained)) == [
         f'attention_1_{what}_2.png'
-        for what in ('change', 'point0', 'with_block', 'without_block')]
-    log, = trained.glob('*/*.log')
+        for what in ('change', 'point0', 'with_block', 'without_block')
+    ]
+    (log,) = trained.glob('*/*.log')
     assert 'attention of sample 1: ' in log.read_text()
 
 
@@ -67,12 +85,12 @@ def test_the_hook_leaves_the_model_as_it_was(monkeypatch):
         visualizer = None
         hooks = [IterTimerHook()]
 
-    Runner.hooks[0].t = 0.
+    Runner.hooks[0].t = 0.0
     Runner.model[0].eval()  # frozen
     states = []
 
     def draw(model, data, *args):
-        time.sleep(.05)
+        time.sleep(0.05)
         states.append((data, [m.training for m in model]))
         return []
 
@@ -82,35 +100,45 @@ def test_the_hook_leaves_the_model_as_it_was(monkeypatch):
     assert states == [('a', [False, False]), ('b', [False, False])]
     assert [m.training for m in Runner.model] == [False, True]
     # not counted as time of the next iteration
-    assert .1 <= Runner.hooks[0].t < 5
+    assert 0.1 <= Runner.hooks[0].t < 5
     Runner.iter = 5
     attention.after_train_iter(Runner, 5)
     assert len(states) == 2
 
 
 def test_a_picture_that_fails_does_not_end_the_training(monkeypatch):
-    runner = type('Runner', (), dict(
-        iter=4, model=torch.nn.Identity(), visualizer=None, hooks=[],
-        val_dataloader=type('', (), dict(dataset=['a', 'b']))))
+    runner = type(
+        'Runner',
+        (),
+        dict(
+            iter=4,
+            model=torch.nn.Identity(),
+            visualizer=None,
+            hooks=[],
+            val_dataloader=type('', (), dict(dataset=['a', 'b'])),
+        ),
+    )
 
     def draw(*args):
         raise OptionError('(9, 9) is no pixel')
 
     monkeypatch.setattr(drawing, 'draw', draw)
     printed = []
-    monkeypatch.setattr(hook, 'print_log',
-                        lambda text, **kwargs: printed.append(text))
+    monkeypatch.setattr(hook, 'print_log', lambda text, **kwargs: printed.append(text))
     AttentionVisualizationHook(interval=5).after_train_iter(runner, 4)
     assert printed == ['AttentionVisualizationHook: (9, 9) is no pixel']
 
 
-@pytest.mark.parametrize('options, message', [
-    (dict(samples=3), 'samples must be a list of integers, but got 3'),
-    (dict(points=[(5, )]), r'points must be a list of .* got \[\(5,\)\]'),
-    (dict(interval=0), 'interval must be .* at least 1, but got 0'),
-    (dict(samples=[2]), '2 is no sample of the validation, they are 0 to 1'),
-    (dict(block='x'), "no block 'x'"),
-])
+@pytest.mark.parametrize(
+    'options, message',
+    [
+        (dict(samples=3), 'samples must be a list of integers, but got 3'),
+        (dict(points=[(5,)]), r'points must be a list of .* got \[\(5,\)\]'),
+        (dict(interval=0), 'interval must be .* at least 1, but got 0'),
+        (dict(samples=[2]), '2 is no sample of the validation, they are 0 to 1'),
+        (dict(block='x'), "no block 'x'"),
+    ],
+)
 def test_bad_options_of_the_hook_are_refused(options, message):
 
     class Runner:
@@ -132,28 +160,34 @@ def test_pictures_of_an_image(trained, scenes, tmp_path):
     model = load_model(DNL, str(trained / 'iter_2.pth'))
     # It has begun as an identity: let it change the prediction.
     _, block = records.choose_block(model)
-    torch.nn.init.normal_(block.conv_out.norm.weight, std=50.)
+    torch.nn.init.normal_(block.conv_out.norm.weight, std=50.0)
     image, _ = segmentation.find_queries(scenes)[0]
-    visualizer = drawing.build_visualizer(model.cfg, str(tmp_path),
-                                          model.dataset_meta)
-    lines = drawing.draw(model, sample_from_file(model.cfg, image),
-                         visualizer, 'name', [(10, 20), (100, 50)])
+    visualizer = drawing.build_visualizer(model.cfg, str(tmp_path), model.dataset_meta)
+    lines = drawing.draw(
+        model,
+        sample_from_file(model.cfg, image),
+        visualizer,
+        'name',
+        [(10, 20), (100, 50)],
+    )
     assert len(lines) == 1 and 'of the pixels' in lines[0]
     assert not lines[0].startswith('0.0 %')
     found = pictures(tmp_path)
     assert sorted(found) == [
-        f'name_{what}_0.png' for what in (
-            'change', 'point0', 'point1', 'with_block', 'without_block')]
+        f'name_{what}_0.png'
+        for what in ('change', 'point0', 'point1', 'with_block', 'without_block')
+    ]
     # input, pairwise and unary, enlarged by two, below their titles
     assert found['name_point0_0.png'].shape == (22 + 2 * 96, 3 * 2 * 192, 3)
-    seen = found['name_point0_0.png'][22:, :2 * 192]
+    seen = found['name_point0_0.png'][22:, : 2 * 192]
     expected = cv2.imread(str(image)).repeat(2, 0).repeat(2, 1)
     different = (seen != expected).any(2)
     rows, columns = np.nonzero(different)
     assert different.sum() < 200  # the cross alone
     assert abs(rows.mean() - 40) < 2 and abs(columns.mean() - 20) < 2
-    with_block, without = (found[f'name_{what}_block_0.png']
-                           for what in ('with', 'without'))
+    with_block, without = (
+        found[f'name_{what}_block_0.png'] for what in ('with', 'without')
+    )
     assert with_block.shape == without.shape == (96, 192, 3)
     assert (with_block != without).any()
 
@@ -162,12 +196,16 @@ def test_strips_of_a_long_clip(monkeypatch):
     # Frame t of 20 is as bright as 10 t; the block looks at frame 15.
     frames = np.arange(20, dtype=np.uint8)[:, None, None, None] * 10
     seen = records.Record(
-        NonLocal3d(4), torch.zeros(1, 4, 20, 2, 2),
-        frames.repeat(64, 1).repeat(120, 2).repeat(3, 3), (64, 120),
-        (64, 120), BaseDataElement())
+        NonLocal3d(4),
+        torch.zeros(1, 4, 20, 2, 2),
+        frames.repeat(64, 1).repeat(120, 2).repeat(3, 3),
+        (64, 120),
+        (64, 120),
+        BaseDataElement(),
+    )
     weights = np.zeros((20, 64, 120), np.float32)
     weights[14] = 1
-    maps = dict(pairwise=records.AttentionMap(weights, 20.))
+    maps = dict(pairwise=records.AttentionMap(weights, 20.0))
     visualizer = drawing.build_visualizer(dict(), None, {})
     picture = drawing._panels(visualizer, seen, (60, 32), 10, maps)
     # two strips of eight frames, enlarged by two
@@ -176,8 +214,9 @@ def test_strips_of_a_long_clip(monkeypatch):
     shown = [strip[5, 240 * i + 5, 0] // 10 for i in range(8)]
     assert shown == [2, 4, 6, 8, 10, 12, 14, 16]
     # red where the weight is, blue elsewhere; the cross in the middle frame
-    red = [int(heat[5, 240 * i + 5, 0]) - int(heat[5, 240 * i + 5, 2])
-           for i in range(8)]
+    red = [
+        int(heat[5, 240 * i + 5, 0]) - int(heat[5, 240 * i + 5, 2]) for i in range(8)
+    ]
     assert [value > 0 for value in red] == [False] * 6 + [True, False]
     lime = (strip == [0, 255, 0]).all(2)
     assert set(np.nonzero(lime)[1] // 240) == {4}
@@ -186,13 +225,16 @@ def test_strips_of_a_long_clip(monkeypatch):
 def test_pictures_of_a_video(tmp_path):
     pytest.importorskip('mmaction')
     from mmaction.apis import init_recognizer
+
     video.generate_dataset(tmp_path / 'data', 8, 8)
     clip, _ = video.find_queries(tmp_path / 'data')[0]
     model = init_recognizer(
-        str(CONFIGS / 'c2d_r18-2stages-dnl-c3_demo.py'), device='cpu')
+        str(CONFIGS / 'c2d_r18-2stages-dnl-c3_demo.py'), device='cpu'
+    )
     visualizer = drawing.build_visualizer(model.cfg, str(tmp_path), {})
-    lines = drawing.draw(model, sample_from_file(model.cfg, clip), visualizer,
-                         'name', [(10, 20)])
+    lines = drawing.draw(
+        model, sample_from_file(model.cfg, clip), visualizer, 'name', [(10, 20)]
+    )
     assert len(lines) == 2 and lines[0].startswith('class ')
     found = pictures(tmp_path)
     assert sorted(found) == ['name_change_0.png', 'name_point0_0.png']
@@ -203,41 +245,57 @@ def test_pictures_of_a_video(tmp_path):
 def test_a_dataset_may_name_fewer_classes_than_the_head_has(tmp_path):
     pytest.importorskip('mmaction')
     from mmaction.apis import init_recognizer
+
     video.generate_dataset(tmp_path / 'data', 8, 8)
     clip, _ = video.find_queries(tmp_path / 'data')[0]
     model = init_recognizer(
-        str(CONFIGS / 'c2d_r18-2stages-nl-c3_demo.py'), device='cpu')
+        str(CONFIGS / 'c2d_r18-2stages-nl-c3_demo.py'), device='cpu'
+    )
     visualizer = drawing.build_visualizer(
-        model.cfg, str(tmp_path), dict(classes=('first', )))
-    lines = drawing.draw(model, sample_from_file(model.cfg, clip), visualizer,
-                         'name', [(10, 20)])
+        model.cfg, str(tmp_path), dict(classes=('first',))
+    )
+    lines = drawing.draw(
+        model, sample_from_file(model.cfg, clip), visualizer, 'name', [(10, 20)]
+    )
     assert {line.partition(':')[0] for line in lines} == {
-        'class first', 'class class 1'}
-    assert visualizer.dataset_meta == dict(classes=('first', ))
+        'class first',
+        'class class 1',
+    }
+    assert visualizer.dataset_meta == dict(classes=('first',))
 
 
 def test_detections_of_a_class_without_a_name(tmp_path):
     from mmdet.structures import DetDataSample
-    result = DetDataSample(pred_instances=InstanceData(
-        bboxes=torch.tensor([[2., 2., 30., 30.]]), scores=torch.ones(1),
-        labels=torch.tensor([3])))
+
+    result = DetDataSample(
+        pred_instances=InstanceData(
+            bboxes=torch.tensor([[2.0, 2.0, 30.0, 30.0]]),
+            scores=torch.ones(1),
+            labels=torch.tensor([3]),
+        )
+    )
     meta = drawing.name_all_classes(
-        dict(classes=['cat', 'dog'], palette=[(1, 2, 3), (4, 5, 6)],
-             dataset_type='pets'), result)
+        dict(
+            classes=['cat', 'dog'], palette=[(1, 2, 3), (4, 5, 6)], dataset_type='pets'
+        ),
+        result,
+    )
     assert meta['classes'] == ('cat', 'dog', 'class 2', 'class 3')
     assert meta['palette'][:2] == [(1, 2, 3), (4, 5, 6)]
     assert len(meta['palette']) == 4 and meta['dataset_type'] == 'pets'
     cfg = load_config('mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py')
     init_default_scope('mmdet')
     visualizer = drawing.build_visualizer(cfg, str(tmp_path), meta)
-    visualizer.add_datasample('name', np.zeros((40, 40, 3), np.uint8), result,
-                              draw_gt=False)
+    visualizer.add_datasample(
+        'name', np.zeros((40, 40, 3), np.uint8), result, draw_gt=False
+    )
     assert 'name_0.png' in pictures(tmp_path)
 
 
 def test_classes_of_a_video_without_a_name():
-    result = BaseDataElement(pred_score=torch.tensor([.1, .2, .7]))
+    result = BaseDataElement(pred_score=torch.tensor([0.1, 0.2, 0.7]))
     meta = drawing.name_all_classes(dict(classes=['run']), result, result)
     assert records.describe_change(result, result, meta['classes'])[0] == (
-        'class class 2: 0.700 with the block, 0.700 without')
+        'class class 2: 0.700 with the block, 0.700 without'
+    )
     assert drawing.name_all_classes(None, result) == {}

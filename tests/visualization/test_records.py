@@ -1,4 +1,5 @@
 """What a block sees and contributes, and from where it is looked at."""
+
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +21,14 @@ CONFIGS = Path(__file__).parents[2] / 'configs' / 'demo'
 def seen_by(block, size, frames, padded=None, original=None, result=None):
     """What a model with this block would have seen."""
     padded = padded or frames[1:3]
-    return records.Record(block, torch.randn(1, block.in_channels, *size),
-                          np.zeros((*frames, 3), np.uint8), padded,
-                          original or frames[1:3], result or BaseDataElement())
+    return records.Record(
+        block,
+        torch.randn(1, block.in_channels, *size),
+        np.zeros((*frames, 3), np.uint8),
+        padded,
+        original or frames[1:3],
+        result or BaseDataElement(),
+    )
 
 
 def looks_from(seen, monkeypatch, *args):
@@ -33,8 +39,7 @@ def looks_from(seen, monkeypatch, *args):
         asked.extend(positions.tolist())
         return torch.rand(1, 1, *x.shape[2:]), None
 
-    monkeypatch.setattr(type(seen.block), 'attention_weights',
-                        attention_weights)
+    monkeypatch.setattr(type(seen.block), 'attention_weights', attention_weights)
     records.attention_from(seen, *args)
     return tuple(asked[0])
 
@@ -48,49 +53,56 @@ def test_a_pixel_of_an_image_that_was_resized_and_padded(monkeypatch):
 
 def test_a_frame_of_a_clip_whose_frames_were_merged(monkeypatch):
     seen = seen_by(NonLocal3d(8), (4, 6, 6), (8, 48, 48))
-    assert looks_from(seen, monkeypatch, (40., 9.), 5) == (2, 1, 5)
-    assert looks_from(seen, monkeypatch, (0., 0.), -1) == (3, 0, 0)
+    assert looks_from(seen, monkeypatch, (40.0, 9.0), 5) == (2, 1, 5)
+    assert looks_from(seen, monkeypatch, (0.0, 0.0), -1) == (3, 0, 0)
 
 
 def test_maps_are_cut_where_the_padding_begins():
     seen = seen_by(DisentangledNonLocal2d(8), (3, 4), (1, 20, 30), (24, 32))
-    maps = records.attention_from(seen, (29., 19.))
+    maps = records.attention_from(seen, (29.0, 19.0))
     pairwise, unary = seen.block.attention_weights(
-        seen.features, torch.tensor([[2, 3]]))
+        seen.features, torch.tensor([[2, 3]])
+    )
     for term, expected in dict(pairwise=pairwise[0], unary=unary).items():
         assert maps[term].weights.shape == (1, 20, 30)
-        assert maps[term].peak == pytest.approx(
-            float(expected.max() * 12), rel=1e-4)
+        assert maps[term].peak == pytest.approx(float(expected.max() * 12), rel=1e-4)
         # the middle of a cell of 8 x 8 pixels
         large = maps[term].weights[0]
         assert large[11:13, 11:13].mean() == pytest.approx(
-            float(expected[0, 1, 1]), rel=1e-2)
+            float(expected[0, 1, 1]), rel=1e-2
+        )
 
 
 def test_a_pixel_outside_is_refused():
     seen = seen_by(NonLocal2d(8), (4, 4), (1, 32, 64))
     with pytest.raises(OptionError, match=r'\(64.0, 3.0\) is no .* 64 x 32'):
-        records.attention_from(seen, (64., 3.))
+        records.attention_from(seen, (64.0, 3.0))
 
 
 def test_points_are_the_best_detections_or_a_grid():
-    boxes = torch.tensor([[0., 0, 10, 20], [20, 4, 40, 8], [0, 0, 2, 2]])
-    found = BaseDataElement(pred_instances=InstanceData(
-        bboxes=boxes, scores=torch.tensor([.2, .9, .1])))
+    boxes = torch.tensor([[0.0, 0, 10, 20], [20, 4, 40, 8], [0, 0, 2, 2]])
+    found = BaseDataElement(
+        pred_instances=InstanceData(bboxes=boxes, scores=torch.tensor([0.2, 0.9, 0.1]))
+    )
     seen = seen_by(NonLocal2d(8), (4, 4), (1, 32, 64), result=found)
     assert records.default_points(seen, 2) == [(30, 6), (5, 10)]
-    empty = BaseDataElement(pred_instances=InstanceData(
-        bboxes=torch.zeros(3, 4), scores=torch.rand(3)))
-    nothing = BaseDataElement(pred_instances=InstanceData(
-        bboxes=torch.zeros(0, 4), scores=torch.zeros(0)))
+    empty = BaseDataElement(
+        pred_instances=InstanceData(bboxes=torch.zeros(3, 4), scores=torch.rand(3))
+    )
+    nothing = BaseDataElement(
+        pred_instances=InstanceData(bboxes=torch.zeros(0, 4), scores=torch.zeros(0))
+    )
     for result in nothing, empty, BaseDataElement():
         assert records.default_points(seen._replace(result=result)) == [
-            (16, 8), (48, 8), (16, 24), (48, 24)]
+            (16, 8),
+            (48, 8),
+            (16, 24),
+            (48, 24),
+        ]
 
 
 def test_a_block_is_chosen_by_its_name():
-    model = torch.nn.Sequential(NonLocal2d(4), torch.nn.Sequential(
-        NonLocal2d(4)))
+    model = torch.nn.Sequential(NonLocal2d(4), torch.nn.Sequential(NonLocal2d(4)))
     assert records.choose_block(model)[0] == '1.0'
     assert records.choose_block(model, '0')[1] is model[0]
     with pytest.raises(OptionError, match="no block 'x', it has '0', '1.0'"):
@@ -100,7 +112,7 @@ def test_a_block_is_chosen_by_its_name():
 
 
 def test_a_block_that_is_off_hands_its_input_on():
-    block = NonLocal2d(4, zeros_init=False, std=1.)
+    block = NonLocal2d(4, zeros_init=False, std=1.0)
     x = torch.randn(1, 4, 5, 5)
     with records.switched_off(block):
         assert torch.equal(block(x), x)
@@ -108,23 +120,39 @@ def test_a_block_that_is_off_hands_its_input_on():
 
 
 def test_a_change_is_told_in_the_terms_of_the_task():
-    labels = [BaseDataElement(pred_sem_seg=PixelData(data=torch.tensor(
-        [[[0, 1], [last, 1]]]))) for last in (0, 1)]
+    labels = [
+        BaseDataElement(
+            pred_sem_seg=PixelData(data=torch.tensor([[[0, 1], [last, 1]]]))
+        )
+        for last in (0, 1)
+    ]
     assert records.describe_change(*labels) == [
-        '25.0 % of the pixels change their class']
-    stuff = [BaseDataElement(pred_panoptic_seg=PixelData(sem_seg=torch.tensor(
-        [[[0, last]]]))) for last in (0, 1)]
+        '25.0 % of the pixels change their class'
+    ]
+    stuff = [
+        BaseDataElement(
+            pred_panoptic_seg=PixelData(sem_seg=torch.tensor([[[0, last]]]))
+        )
+        for last in (0, 1)
+    ]
     assert records.describe_change(*stuff) == [
-        '50.0 % of the pixels change their class']
-    boxes = [BaseDataElement(pred_instances=InstanceData(
-        scores=torch.tensor(scores))) for scores in ([.9, .6], [.9, .2])]
+        '50.0 % of the pixels change their class'
+    ]
+    boxes = [
+        BaseDataElement(pred_instances=InstanceData(scores=torch.tensor(scores)))
+        for scores in ([0.9, 0.6], [0.9, 0.2])
+    ]
     assert records.describe_change(*boxes)[1] == (
-        'detections with a score of at least 0.5: 2 with the block, 1 without')
-    videos = [BaseDataElement(pred_score=torch.tensor(scores))
-              for scores in ([.1, .7], [.4, .6])]
+        'detections with a score of at least 0.5: 2 with the block, 1 without'
+    )
+    videos = [
+        BaseDataElement(pred_score=torch.tensor(scores))
+        for scores in ([0.1, 0.7], [0.4, 0.6])
+    ]
     assert records.describe_change(*videos, classes=['run', 'jump']) == [
         'class jump: 0.700 with the block, 0.600 without',
-        'class run: 0.100 with the block, 0.400 without']
+        'class run: 0.100 with the block, 0.400 without',
+    ]
 
 
 @pytest.fixture(scope='module')
@@ -135,9 +163,11 @@ def upstream(tmp_path_factory):
     config.write_text(
         f"_base_ = '{CONFIGS / 'fcn_r18-2stages_demo.py'}'\n"
         "model = dict(decode_head=dict(_delete_=True, type='NLHead', "
-        "in_channels=64, in_index=0, channels=64, num_classes=19, "
-        "concat_input=False, align_corners=False))\n")
+        'in_channels=64, in_index=0, channels=64, num_classes=19, '
+        'concat_input=False, align_corners=False))\n'
+    )
     from nl_plugins.engine.config import load_config
+
     model = MODELS.build(load_config(str(config)).model)
     torch.save(dict(state_dict=model.state_dict()), folder / 'model.pth')
     return str(config), str(folder / 'model.pth')
@@ -196,8 +226,9 @@ class Regions(torch.nn.Module):
 
 def test_a_block_that_sees_regions_is_refused():
     model = Regions()
-    data = dict(inputs=torch.zeros(3, 8, 8, dtype=torch.uint8),
-                data_samples=BaseDataElement())
+    data = dict(
+        inputs=torch.zeros(3, 8, 8, dtype=torch.uint8), data_samples=BaseDataElement()
+    )
     with pytest.raises(OptionError, match='whole image, but 7 regions of it'):
         records.record(model, data, model.block)
 
@@ -217,8 +248,7 @@ class Frames(torch.nn.Module):
 def test_frames_of_the_first_crop_where_upstream_folds_them():
     model = Frames()
     inputs = torch.arange(80, dtype=torch.uint8)[:, None, None, None]
-    data = dict(inputs=inputs.repeat(1, 3, 40, 40),
-                data_samples=BaseDataElement())
+    data = dict(inputs=inputs.repeat(1, 3, 40, 40), data_samples=BaseDataElement())
     seen = records.record(model, data, model.block)
     assert seen.features.shape == (1, 4, 8, 5, 5)
     assert [int(frame.max()) for frame in seen.frames] == list(range(8))
@@ -226,8 +256,7 @@ def test_frames_of_the_first_crop_where_upstream_folds_them():
 
 def test_the_pipeline_is_that_of_the_test(image):
     cfg = Config.fromfile(CONFIGS / 'fcn_r18-2stages_demo.py')
-    cfg.test_dataloader.dataset.pipeline.insert(
-        1, dict(type='Resize', scale=(48, 32)))
+    cfg.test_dataloader.dataset.pipeline.insert(1, dict(type='Resize', scale=(48, 32)))
     assert sample_from_file(cfg, image)['inputs'].shape == (3, 32, 48)
     cfg.test_dataloader = None
     with pytest.raises(OptionError, match='no test_dataloader'):

@@ -1,4 +1,5 @@
 """The metafiles, their index and the tables of the READMEs are current."""
+
 import sys
 from pathlib import Path
 
@@ -44,18 +45,19 @@ def test_the_model_zoo_is_current():
 
 def test_the_costs_in_a_metafile_are_those_of_its_model():
     pytest.importorskip('mmaction')
-    path = ('configs/c2d/'
-            'c2d_r50-in1k-pre-nl-c4_8xb32-8x8x1-100e_kinetics400-rgb.py')
+    path = 'configs/c2d/c2d_r50-in1k-pre-nl-c4_8xb32-8x8x1-100e_kinetics400-rgb.py'
     cost = measure_complexity(load_config(str(ROOT / path)))
     metadata = MODELS[path]['Metadata']
-    assert cost == (metadata['Parameters'], metadata['FLOPs'],
-                    (metadata['Frame'], 224, 224))
+    assert cost == (
+        metadata['Parameters'],
+        metadata['FLOPs'],
+        (metadata['Frame'], 224, 224),
+    )
     assert metadata['Resolution'] == '224x224'
 
 
 @pytest.mark.parametrize('folder', ['mask_rcnn', 'fcn', 'tsm', 'slowonly'])
-def test_published_results_are_of_the_model_without_its_blocks(
-        folder, tmp_path):
+def test_published_results_are_of_the_model_without_its_blocks(folder, tmp_path):
     if folder in ('tsm', 'slowonly'):
         pytest.importorskip('mmaction')
     alone = tmp_path / 'alone.py'
@@ -77,8 +79,9 @@ def test_published_results_are_of_the_model_without_its_blocks(
 
 def test_a_baseline_with_another_backbone_is_one_of_ours():
     pytest.importorskip('mmaction')
-    path = ROOT / ('configs/c2d/c2d_r101-in1k-pre-nl-c4_8xb32-8x8x1-100e_'
-                   'kinetics400-rgb.py')
+    path = ROOT / (
+        'configs/c2d/c2d_r101-in1k-pre-nl-c4_8xb32-8x8x1-100e_kinetics400-rgb.py'
+    )
     name = 'c2d_r101-in1k-pre_8xb32-8x8x1-100e_kinetics400-rgb'
     assert model_zoo._baseline(path) == (f'[{name}]({name}.py)', [])
 
@@ -108,8 +111,11 @@ model = dict(
 @pytest.fixture
 def zoo(tmp_path, monkeypatch):
     """A repository with one model, whose files are current."""
-    monkeypatch.setattr(model_zoo, 'measure_complexity',
-                        lambda cfg: Complexity(1234567, 89 * 10**9, (4, 5)))
+    monkeypatch.setattr(
+        model_zoo,
+        'measure_complexity',
+        lambda cfg: Complexity(1234567, 89 * 10**9, (4, 5)),
+    )
     toys = tmp_path / 'configs/toys'
     toys.mkdir(parents=True)
     (tmp_path / 'configs/demo').mkdir()
@@ -117,7 +123,8 @@ def zoo(tmp_path, monkeypatch):
     (toys / 'toy.py').write_text(CONFIG)
     (toys / 'metafile.yml').write_text(METAFILE)
     (toys / 'README.md').write_text(
-        '# Toys\n\n<!-- model zoo -->\nold\n<!-- /model zoo -->\n\nend\n')
+        '# Toys\n\n<!-- model zoo -->\nold\n<!-- /model zoo -->\n\nend\n'
+    )
     write_files(tmp_path)
     return tmp_path
 
@@ -138,32 +145,39 @@ def test_written_files_are_current(zoo):
         '---|----------|------------------|\n'
         '| [toy](toy.py) | NonLocal2d after conv | 4 x 5 | 1.2 M      | 89.0 '
         'G |          |                  |\n'
-        '<!-- /model zoo -->\n\nend\n')
-    model, = load(zoo / 'configs/toys/metafile.yml')['Models']
+        '<!-- /model zoo -->\n\nend\n'
+    )
+    (model,) = load(zoo / 'configs/toys/metafile.yml')['Models']
     assert model['Metadata'] == {
         'Training Data': 'COCO',
         'Parameters': 1234567,
         'FLOPs': 89 * 10**9,
-        'Resolution': '4x5'
+        'Resolution': '4x5',
     }
     assert (zoo / 'model-index.yml').read_text() == (
-        'Import:\n- configs/toys/metafile.yml\n')
+        'Import:\n- configs/toys/metafile.yml\n'
+    )
 
 
 def test_results_of_our_own_get_a_column(zoo):
-    edit(zoo / 'configs/toys/metafile.yml', '  Metadata:\n',
-         '  Results: {Task: T, Dataset: D, Metrics: {box AP: 38.5}}\n'
-         '  Metadata:\n')
+    edit(
+        zoo / 'configs/toys/metafile.yml',
+        '  Metadata:\n',
+        '  Results: {Task: T, Dataset: D, Metrics: {box AP: 38.5}}\n  Metadata:\n',
+    )
     write_files(zoo)
     table = (zoo / 'configs/toys/README.md').read_text()
     assert 'trained here' in table and 'box AP 38.5' in table
 
 
-@pytest.mark.parametrize('file, old, new', [
-    ('configs/toys/README.md', '1.2 M', '1.3 M'),
-    ('configs/toys/metafile.yml', 'Collections:', '# by hand\nCollections:'),
-    ('model-index.yml', 'toys', 'gone'),
-])
+@pytest.mark.parametrize(
+    'file, old, new',
+    [
+        ('configs/toys/README.md', '1.2 M', '1.3 M'),
+        ('configs/toys/metafile.yml', 'Collections:', '# by hand\nCollections:'),
+        ('model-index.yml', 'toys', 'gone'),
+    ],
+)
 def test_a_stale_file_is_named(zoo, load_tool, monkeypatch, file, old, new):
     edit(zoo / file, old, new)
     assert stale_files(zoo) == [file]
@@ -182,12 +196,15 @@ def test_a_changed_config_makes_its_table_stale(zoo):
     assert stale_files(zoo) == ['configs/toys/README.md']
 
 
-@pytest.mark.parametrize('old, new, message', [
-    ('toy.py', 'gone.py', 'list .*: configs/toys/gone.py, configs/toys/toy'),
-    ('Name: toy\n', 'Name: yot\n', "toy.py must have its name, .* 'yot'"),
-    ('In Collection: Toys', 'In Collection: X', "no collection 'X'"),
-    ('    FLOPs: 89000000000\n', '', 'entry of toy lacks'),
-])
+@pytest.mark.parametrize(
+    'old, new, message',
+    [
+        ('toy.py', 'gone.py', 'list .*: configs/toys/gone.py, configs/toys/toy'),
+        ('Name: toy\n', 'Name: yot\n', "toy.py must have its name, .* 'yot'"),
+        ('In Collection: Toys', 'In Collection: X', "no collection 'X'"),
+        ('    FLOPs: 89000000000\n', '', 'entry of toy lacks'),
+    ],
+)
 def test_a_wrong_metafile_is_reported(zoo, old, new, message):
     edit(zoo / 'configs/toys/metafile.yml', old, new)
     with pytest.raises(MetafileError, match=message):
@@ -205,7 +222,8 @@ def test_every_config_is_listed_once(zoo):
     with pytest.raises(MetafileError, match='no configs/more/metafile.yml'):
         stale_files(zoo)
     (zoo / 'configs/more/metafile.yml').write_text(
-        METAFILE.replace('configs/toys', 'configs/more'))
+        METAFILE.replace('configs/toys', 'configs/more')
+    )
     with pytest.raises(MetafileError, match='more than one metafile: toy'):
         stale_files(zoo)
 

@@ -23,6 +23,7 @@ interpolates between neighbouring positions, up to 8 px more: 65 px from any
 point of a box. The lamp is at least :data:`.scene.MIN_DISTANCE` px away from
 every shape, which leaves room for boxes that are predicted too large.
 """
+
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -35,10 +36,9 @@ from .scene import HEIGHT, WIDTH, Scene, draw_subsets, encode
 CLASSES = ('orange', 'blue')
 
 
-def generate_dataset(root: str | Path,
-                     num_train: int = 400,
-                     num_val: int = 100,
-                     seed: int = 0) -> None:
+def generate_dataset(
+    root: str | Path, num_train: int = 400, num_val: int = 100, seed: int = 0
+) -> None:
     """Write the data set: two folders of PNG images, two annotation files.
 
     The same arguments give the same bytes; the two subsets are drawn from
@@ -68,8 +68,7 @@ def _write_subset(root: Path, subset: str, scenes: Iterable[Scene]) -> None:
     for image_id, scene in enumerate(scenes, start=1):
         name = f'{image_id:06d}.png'
         mmcv.imwrite(mmcv.rgb2bgr(scene.image), str(folder / name))
-        images.append(
-            dict(id=image_id, file_name=name, height=HEIGHT, width=WIDTH))
+        images.append(dict(id=image_id, file_name=name, height=HEIGHT, width=WIDTH))
         for polygon in scene.polygons:
             rle = encode(polygon)
             annotations.append(
@@ -80,21 +79,21 @@ def _write_subset(root: Path, subset: str, scenes: Iterable[Scene]) -> None:
                     segmentation=[polygon],
                     bbox=coco_mask.toBbox(rle).tolist(),
                     area=int(coco_mask.area(rle)),
-                    iscrowd=0))
+                    iscrowd=0,
+                )
+            )
     content = dict(
         info=dict(description='Shapes named by the colour of a far lamp'),
         images=images,
         annotations=annotations,
-        categories=[
-            dict(id=i, name=name) for i, name in enumerate(CLASSES, start=1)
-        ])
+        categories=[dict(id=i, name=name) for i, name in enumerate(CLASSES, start=1)],
+    )
     path = root / 'annotations' / f'instances_{subset}.json'
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(content))
 
 
-def find_queries(
-        root: str | Path) -> list[tuple[Path, tuple[float, float]]]:
+def find_queries(root: str | Path) -> list[tuple[Path, tuple[float, float]]]:
     """Choose a shape of each class to look at.
 
     Args:
@@ -105,14 +104,17 @@ def find_queries(
         image of ``val/`` with it and the centre (column, row) of a shape.
     """
     root = Path(root)
-    content = json.loads(
-        (root / 'annotations' / 'instances_val.json').read_text())
+    content = json.loads((root / 'annotations' / 'instances_val.json').read_text())
     names = {image['id']: image['file_name'] for image in content['images']}
     queries = []
     for category in content['categories']:
-        shape = next(annotation for annotation in content['annotations']
-                     if annotation['category_id'] == category['id'])
+        shape = next(
+            annotation
+            for annotation in content['annotations']
+            if annotation['category_id'] == category['id']
+        )
         x, y, width, height = shape['bbox']
-        queries.append((root / 'val' / names[shape['image_id']],
-                        (x + width / 2, y + height / 2)))
+        queries.append(
+            (root / 'val' / names[shape['image_id']], (x + width / 2, y + height / 2))
+        )
     return queries

@@ -2,6 +2,7 @@
 
 Everything is read from the ``scalars.json`` that the runner writes.
 """
+
 import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,11 +16,13 @@ from nl_plugins.analysis.comparison.runs import Run, mean_and_spread
 from nl_plugins.toolboxes import TOOLBOXES, Metric
 
 DETECTION, SEGMENTATION, VIDEO = (
-    TOOLBOXES[name].metrics for name in ('mmdet', 'mmseg', 'mmaction'))
+    TOOLBOXES[name].metrics for name in ('mmdet', 'mmseg', 'mmaction')
+)
 
 
 class Model(NamedTuple):
     """A model of the comparison: its name, size and runs, one per seed."""
+
     name: str
     parameters: int
     runs: Sequence[Run]
@@ -44,13 +47,14 @@ def read_run(work_dir: str | Path) -> Run:
     """
     run = runs.read_run(work_dir)
     if not run.val:
-        raise ValueError(f'{work_dir} has {len(run.train)} training records '
-                         'and 0 evaluations, at least one of each is needed')
+        raise ValueError(
+            f'{work_dir} has {len(run.train)} training records '
+            'and 0 evaluations, at least one of each is needed'
+        )
     return run
 
 
-def format_table(models: Iterable[Model],
-                 metrics: Sequence[Metric] = DETECTION) -> str:
+def format_table(models: Iterable[Model], metrics: Sequence[Metric] = DETECTION) -> str:
     """Compare models by their metrics, parameters and seconds/iteration.
 
     Args:
@@ -65,18 +69,18 @@ def format_table(models: Iterable[Model],
     """
     rows = [['model', *(m.name for m in metrics), 'parameters', 's/iter']]
     for model in models:
-        rows.append([
-            model.name,
-            *(mean_and_spread(model.final(m), 1) for m in metrics),
-            f'{model.parameters:,}',
-            mean_and_spread(
-                [run.seconds_per_iteration for run in model.runs], 3)
-        ])
+        rows.append(
+            [
+                model.name,
+                *(mean_and_spread(model.final(m), 1) for m in metrics),
+                f'{model.parameters:,}',
+                mean_and_spread([run.seconds_per_iteration for run in model.runs], 3),
+            ]
+        )
     return GithubFlavoredMarkdownTable(rows).table
 
 
-def format_gains(models: Sequence[Model],
-                 metrics: Sequence[Metric] = DETECTION) -> str:
+def format_gains(models: Sequence[Model], metrics: Sequence[Metric] = DETECTION) -> str:
     """Say how many points each model is above the first.
 
     Args:
@@ -94,16 +98,20 @@ def format_gains(models: Sequence[Model],
             '{} {:+.1f}'.format(
                 metric.name,
                 statistics.mean(model.final(metric))
-                - statistics.mean(baseline.final(metric)))
-            for metric in metrics)
+                - statistics.mean(baseline.final(metric)),
+            )
+            for metric in metrics
+        )
         lines.append(f'{model.name}: {", ".join(gains)}')
     return '\n'.join(lines)
 
 
-def draw_curves(models: Iterable[Model],
-                path: str | Path,
-                loss_key: str = 'loss_cls',
-                metric: Metric = DETECTION[-1]) -> None:
+def draw_curves(
+    models: Iterable[Model],
+    path: str | Path,
+    loss_key: str = 'loss_cls',
+    metric: Metric = DETECTION[-1],
+) -> None:
     """Draw a loss and a metric over the iterations.
 
     Args:
@@ -119,13 +127,13 @@ def draw_curves(models: Iterable[Model],
         for run in model.runs:
             # one entry per model in the legend
             style = dict(
-                color=f'C{number}',
-                label=model.name if run is model.runs[0] else None)
+                color=f'C{number}', label=model.name if run is model.runs[0] else None
+            )
             loss.plot(*_series(run.train, loss_key), **style)
             metric_axes.plot(
-                *_series(run.val, metric.key, metric.factor), 'o-', **style)
-    loss.set(
-        xlabel='iteration', ylabel=loss_key.replace('_', ' '), yscale='log')
+                *_series(run.val, metric.key, metric.factor), 'o-', **style
+            )
+    loss.set(xlabel='iteration', ylabel=loss_key.replace('_', ' '), yscale='log')
     metric_axes.set(xlabel='iteration', ylabel=metric.name, ylim=(0, 100))
     for axes in (loss, metric_axes):
         axes.grid(alpha=0.3)
@@ -133,8 +141,10 @@ def draw_curves(models: Iterable[Model],
     figure.savefig(path, dpi=120)
 
 
-def _series(records: Sequence[dict],
-            key: str,
-            factor: float = 1) -> tuple[list[int], list[float]]:
-    return ([record['iteration'] for record in records],
-            [factor * record[key] for record in records])
+def _series(
+    records: Sequence[dict], key: str, factor: float = 1
+) -> tuple[list[int], list[float]]:
+    return (
+        [record['iteration'] for record in records],
+        [factor * record[key] for record in records],
+    )

@@ -4,6 +4,7 @@ Every image shows a few grey shapes at one end and a coloured lamp at the
 other. The shapes look alike whatever their class: a shape's class is the
 colour of the lamp. Finding a shape is a local task, naming it is not.
 """
+
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
@@ -31,6 +32,7 @@ class Scene(NamedTuple):
             shape.
         lamp (tuple[slice, slice]): Rows and columns of the lamp.
     """
+
     label: int
     image: np.ndarray
     polygons: list[list[float]]
@@ -38,8 +40,11 @@ class Scene(NamedTuple):
 
 
 def draw_balanced(
-    kinds: int, num_train: int, num_val: int, seed: int,
-    draw: Callable[[np.random.Generator, int], T]
+    kinds: int,
+    num_train: int,
+    num_val: int,
+    seed: int,
+    draw: Callable[[np.random.Generator, int], T],
 ) -> Iterator[tuple[str, Iterator[T]]]:
     """Draw the samples of a data set, as many of each kind.
 
@@ -63,21 +68,22 @@ def draw_balanced(
     """
     for name, number in (('num_train', num_train), ('num_val', num_val)):
         if number < kinds:
-            raise ValueError(f'{name} must be at least {kinds}, one sample '
-                             f'of each kind, but got {number}')
+            raise ValueError(
+                f'{name} must be at least {kinds}, one sample '
+                f'of each kind, but got {number}'
+            )
     streams = np.random.SeedSequence(seed).spawn(2)
-    for subset, number, stream in zip(('train', 'val'), (num_train, num_val),
-                                      streams):
+    for subset, number, stream in zip(('train', 'val'), (num_train, num_val), streams):
         rng = np.random.default_rng(stream)
         found = rng.permutation(np.arange(number) % kinds)
         yield subset, (draw(rng, kind) for kind in found.tolist())
 
 
-def draw_subsets(num_train: int, num_val: int,
-                 seed: int) -> Iterator[tuple[str, Iterator[Scene]]]:
+def draw_subsets(
+    num_train: int, num_val: int, seed: int
+) -> Iterator[tuple[str, Iterator[Scene]]]:
     """Draw the scenes of a data set, see :func:`draw_balanced`."""
-    return draw_balanced(
-        len(LAMP_COLOURS), num_train, num_val, seed, draw_scene)
+    return draw_balanced(len(LAMP_COLOURS), num_train, num_val, seed, draw_scene)
 
 
 def draw_scene(rng: np.random.Generator, label: int) -> Scene:
@@ -99,8 +105,7 @@ def draw_scene(rng: np.random.Generator, label: int) -> Scene:
         boxes = [(WIDTH - size - x, y, size) for x, y, size in boxes]
 
     image = np.full((HEIGHT, WIDTH, 3), rng.uniform(60, 110))
-    lamp = (slice(lamp_y, lamp_y + LAMP_HEIGHT),
-            slice(lamp_x, lamp_x + LAMP_WIDTH))
+    lamp = (slice(lamp_y, lamp_y + LAMP_HEIGHT), slice(lamp_x, lamp_x + LAMP_WIDTH))
     image[lamp] = LAMP_COLOURS[label]
     polygons = [_draw_outline(rng, *box) for box in boxes]
     for polygon in polygons:
@@ -110,8 +115,7 @@ def draw_scene(rng: np.random.Generator, label: int) -> Scene:
     return Scene(label, image, polygons, lamp)
 
 
-def _place_shapes(rng: np.random.Generator,
-                  left: int) -> list[tuple[int, int, int]]:
+def _place_shapes(rng: np.random.Generator, left: int) -> list[tuple[int, int, int]]:
     """One to MAX_SHAPES squares ``(x, y, size)`` that do not touch."""
     boxes = []
     for _ in range(int(rng.integers(1, MAX_SHAPES + 1))):
@@ -120,20 +124,19 @@ def _place_shapes(rng: np.random.Generator,
         y = int(rng.integers(0, HEIGHT - size + 1))
         # a place that is taken stays empty: fewer shapes, never none
         if all(
-                max(abs(2 * (x - u) + size - s), abs(2 * (y - v) + size - s))
-                > size + s for u, v, s in boxes):
+            max(abs(2 * (x - u) + size - s), abs(2 * (y - v) + size - s)) > size + s
+            for u, v, s in boxes
+        ):
             boxes.append((x, y, size))
     return boxes
 
 
-def _draw_outline(rng: np.random.Generator, x: int, y: int,
-                  size: int) -> list[float]:
+def _draw_outline(rng: np.random.Generator, x: int, y: int, size: int) -> list[float]:
     """A triangle, square or circle inside a square, turned at random."""
     corners = rng.choice((3, 4, 24))
     angles = 2 * np.pi * (np.arange(corners) / corners + rng.random())
     centre = np.array([x, y]) + size / 2
-    points = centre + size / 2 * np.stack(
-        [np.cos(angles), np.sin(angles)], axis=1)
+    points = centre + size / 2 * np.stack([np.cos(angles), np.sin(angles)], axis=1)
     return points.round(2).ravel().tolist()
 
 

@@ -18,6 +18,7 @@ So a position sees (131 - 1) / 2 = 65 px to each side, and the enlargement of
 the output to the image up to 8 px more: 73 px. The lamp is at least
 :data:`.scene.MIN_DISTANCE` px away from every shape.
 """
+
 from pathlib import Path
 
 import mmcv
@@ -31,10 +32,9 @@ ROAD, TRAFFIC_LIGHT = 0, 6
 SHAPES = (13, 15)  # car and bus, by the colour of the lamp
 
 
-def generate_dataset(root: str | Path,
-                     num_train: int = 400,
-                     num_val: int = 100,
-                     seed: int = 0) -> None:
+def generate_dataset(
+    root: str | Path, num_train: int = 400, num_val: int = 100, seed: int = 0
+) -> None:
     """Write the data set: images and label maps, PNG.
 
     The same arguments give the same bytes. Files that are already there are
@@ -58,10 +58,12 @@ def generate_dataset(root: str | Path,
             name = f'{subset}/demo/demo_{number:06d}'
             mmcv.imwrite(
                 mmcv.rgb2bgr(scene.image),
-                str(root / 'leftImg8bit' / f'{name}_leftImg8bit.png'))
+                str(root / 'leftImg8bit' / f'{name}_leftImg8bit.png'),
+            )
             mmcv.imwrite(
                 draw_labels(scene),
-                str(root / 'gtFine' / f'{name}_gtFine_labelTrainIds.png'))
+                str(root / 'gtFine' / f'{name}_gtFine_labelTrainIds.png'),
+            )
 
 
 def draw_labels(scene: Scene) -> np.ndarray:
@@ -73,8 +75,7 @@ def draw_labels(scene: Scene) -> np.ndarray:
     return labels
 
 
-def find_queries(
-        root: str | Path) -> list[tuple[Path, tuple[float, float]]]:
+def find_queries(root: str | Path) -> list[tuple[Path, tuple[float, float]]]:
     """Choose a shape of each class to look at.
 
     Args:
@@ -87,15 +88,15 @@ def find_queries(
     queries = []
     for shape in SHAPES:
         for path in sorted(Path(root, 'gtFine/val/demo').iterdir()):
-            rows, columns = np.nonzero(
-                mmcv.imread(path, flag='unchanged') == shape)
+            rows, columns = np.nonzero(mmcv.imread(path, flag='unchanged') == shape)
             if len(rows):
                 # The pixel in the middle of its list lies inside of a shape.
                 middle = len(rows) // 2
                 image = Path(
-                    root, 'leftImg8bit/val/demo',
-                    path.name.replace('gtFine_labelTrainIds', 'leftImg8bit'))
-                queries.append(
-                    (image, (float(columns[middle]), float(rows[middle]))))
+                    root,
+                    'leftImg8bit/val/demo',
+                    path.name.replace('gtFine_labelTrainIds', 'leftImg8bit'),
+                )
+                queries.append((image, (float(columns[middle]), float(rows[middle]))))
                 break
     return queries

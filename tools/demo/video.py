@@ -27,6 +27,7 @@ the block
 layer2.1, 2 convs      8       3           67 + 2 * 16 = 99
 =====================  ======  ==========  ===================
 """
+
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,15 +56,15 @@ class Clip(NamedTuple):
         patches (tuple[tuple[int, int], ...]): Corners ``(x, y)`` of the
             patch that matches, of the other one, and of the grey one.
     """
+
     label: int
     frames: np.ndarray
     patches: tuple[tuple[int, int], ...]
 
 
-def generate_dataset(root: str | Path,
-                     num_train: int = 800,
-                     num_val: int = 200,
-                     seed: int = 0) -> None:
+def generate_dataset(
+    root: str | Path, num_train: int = 800, num_val: int = 200, seed: int = 0
+) -> None:
     """Write the data set: MP4 files and their lists, as of Kinetics-400.
 
     The same arguments give the same frames. Files that are already there are
@@ -84,8 +85,7 @@ def generate_dataset(root: str | Path,
     """
     root = Path(root)
     kinds = 2 * 2 * 2  # class, stripes of the grey patch, far or not
-    for subset, clips in draw_balanced(kinds, num_train, num_val, seed,
-                                       draw_clip):
+    for subset, clips in draw_balanced(kinds, num_train, num_val, seed, draw_clip):
         folder = root / f'videos_{subset}'
         folder.mkdir(parents=True, exist_ok=True)
         lines = []
@@ -93,8 +93,7 @@ def generate_dataset(root: str | Path,
             name = f'{number:06d}.mp4'
             _write_video(folder / name, clip.frames)
             lines.append(f'{name} {clip.label}\n')
-        (root / f'kinetics400_{subset}_list_videos.txt').write_text(
-            ''.join(lines))
+        (root / f'kinetics400_{subset}_list_videos.txt').write_text(''.join(lines))
 
 
 def draw_clip(rng: np.random.Generator, kind: int) -> Clip:
@@ -110,17 +109,21 @@ def draw_clip(rng: np.random.Generator, kind: int) -> Clip:
     """
     label, vertical, far = kind & 1, kind >> 1 & 1, kind >> 2 & 1
     # one above the other on the left, then mirrored or not
-    rows = rng.permutation([
-        int(rng.integers(0, HEIGHT // 2 - PATCH + 1)),
-        int(rng.integers(HEIGHT // 2, HEIGHT - PATCH + 1))
-    ]).tolist()
+    rows = rng.permutation(
+        [
+            int(rng.integers(0, HEIGHT // 2 - PATCH + 1)),
+            int(rng.integers(HEIGHT // 2, HEIGHT - PATCH + 1)),
+        ]
+    ).tolist()
     columns = rng.integers(0, 9, 2).tolist()
     match, other = zip(columns, rows)
     grey = match
     if far:
         left = max(columns) + PATCH + MIN_DISTANCE
-        grey = (int(rng.integers(left, WIDTH - PATCH + 1)),
-                int(rng.integers(0, HEIGHT - PATCH + 1)))
+        grey = (
+            int(rng.integers(left, WIDTH - PATCH + 1)),
+            int(rng.integers(0, HEIGHT - PATCH + 1)),
+        )
     patches = match, other, grey
     if rng.random() < 0.5:
         patches = tuple((WIDTH - PATCH - x, y) for x, y in patches)
@@ -129,8 +132,7 @@ def draw_clip(rng: np.random.Generator, kind: int) -> Clip:
     match, other, grey = patches
     for time in START:
         _draw_patch(frames[time], match, vertical, LAMP_COLOURS[label])
-        _draw_patch(frames[time], other, 1 - vertical,
-                    LAMP_COLOURS[1 - label])
+        _draw_patch(frames[time], other, 1 - vertical, LAMP_COLOURS[1 - label])
     for time in END:
         _draw_patch(frames[time], grey, vertical, (200, 200, 200))
     frames += rng.normal(0, 6, frames.shape)
@@ -138,20 +140,25 @@ def draw_clip(rng: np.random.Generator, kind: int) -> Clip:
     return Clip(label, frames, patches)
 
 
-def _draw_patch(image: np.ndarray, corner: tuple[int, int], vertical: int,
-                colour: tuple[int, int, int]) -> None:
+def _draw_patch(
+    image: np.ndarray,
+    corner: tuple[int, int],
+    vertical: int,
+    colour: tuple[int, int, int],
+) -> None:
     """Stripes of a colour on what is there."""
     x, y = corner
     bright = np.arange(PATCH) % PERIOD < PERIOD // 2
     stripes = np.broadcast_to(bright, (PATCH, PATCH))
     if not vertical:
         stripes = stripes.T
-    image[y:y + PATCH, x:x + PATCH][stripes] = colour
+    image[y : y + PATCH, x : x + PATCH][stripes] = colour
 
 
 def _write_video(path: Path, frames: np.ndarray) -> None:
     writer = cv2.VideoWriter(
-        str(path), cv2.VideoWriter_fourcc(*'mp4v'), 8, (WIDTH, HEIGHT))
+        str(path), cv2.VideoWriter_fourcc(*'mp4v'), 8, (WIDTH, HEIGHT)
+    )
     if not writer.isOpened():
         raise OSError(f'OpenCV cannot write {path}: it has no MPEG-4 encoder')
     for frame in frames:
@@ -159,8 +166,7 @@ def _write_video(path: Path, frames: np.ndarray) -> None:
     writer.release()
 
 
-def find_queries(
-        root: str | Path) -> list[tuple[Path, tuple[float, float]]]:
+def find_queries(root: str | Path) -> list[tuple[Path, tuple[float, float]]]:
     """Choose a video of each class in which the patches are far apart.
 
     Args:

@@ -1,2 +1,2 @@
 _base_ = '../dnl_r50-d8_4xb2-40k_cityscapes-512x1024.py'
-model = dict(decode_head=dict(temperature=1.))
+model = dict(decode_head=dict(temperature=1.0))

@@ -4,6 +4,7 @@ Memory is measured in a process of its own for each, so that one cannot fill
 what another measures. For the time all run in one process, in turns: several
 would disturb each other with the threads that wait for work.
 """
+
 import os
 import re
 import statistics
@@ -28,10 +29,9 @@ from ...errors import first_line
 #: Names of the blocks that can be compared.
 BLOCKS = (*MODES, 'disentangled')
 IMPLEMENTATIONS = ('upstream', 'nl_plugins', 'matmul')
-DTYPES = dict(
-    fp32=torch.float32, bf16=torch.bfloat16, fp16=torch.float16)
+DTYPES = dict(fp32=torch.float32, bf16=torch.bfloat16, fp16=torch.float16)
 #: Seconds that a turn takes at least, by repeating what is measured.
-_TURN = .2
+_TURN = 0.2
 #: Seconds after which no more turns begin.
 _LONGEST = 100
 #: Side of the largest matrices of the floor; beyond, time is extrapolated.
@@ -52,6 +52,7 @@ class Case(NamedTuple):
         batch (int): Samples.
         sub_sample (bool): Whether key and value are pooled.
     """
+
     block: str
     size: tuple[int, ...]
     channels: int = 512
@@ -73,6 +74,7 @@ class Result(NamedTuple):
         error (str): Why it could not run, ``''`` if it could.
         note (str): What ran in its place, and why.
     """
+
     seconds: float = float('nan')
     bytes: float = float('nan')
     error: str = ''
@@ -98,8 +100,11 @@ def compare(case: Case, repeats: int = 5) -> dict[str, Result]:
     running = list(IMPLEMENTATIONS)
     for name in IMPLEMENTATIONS:
         memory[name] = _measure_memory(case, name)
-        if (name == 'upstream' and isinstance(memory[name], str)
-                and case.block == 'concatenation'):
+        if (
+            name == 'upstream'
+            and isinstance(memory[name], str)
+            and case.block == 'concatenation'
+        ):
             notes[name] = memory[name]
             memory['naive'] = _measure_memory(case, 'naive')
             running[0] = 'naive'
@@ -108,12 +113,12 @@ def compare(case: Case, repeats: int = 5) -> dict[str, Result]:
     for implementation, name in zip(IMPLEMENTATIONS, running):
         errors = [x for x in (memory[name], seconds) if isinstance(x, str)]
         results[implementation] = (
-            Result(error=errors[0]) if errors else Result(
-                seconds[name], memory[name]))
+            Result(error=errors[0]) if errors else Result(seconds[name], memory[name])
+        )
     if notes and not results['upstream'].error:
         results['upstream'] = results['upstream']._replace(
-            note='its formula written out, as upstream fails: '
-            + notes['upstream'])
+            note='its formula written out, as upstream fails: ' + notes['upstream']
+        )
     return results
 
 
@@ -141,10 +146,9 @@ class _NaiveConcatenation:
 
     def concatenation(self, theta_x: Tensor, phi_x: Tensor) -> Tensor:
         queries, keys = theta_x.shape[2], phi_x.shape[3]
-        pairs = torch.cat([
-            theta_x.expand(-1, -1, -1, keys),
-            phi_x.expand(-1, -1, queries, -1)
-        ], dim=1)
+        pairs = torch.cat(
+            [theta_x.expand(-1, -1, -1, keys), phi_x.expand(-1, -1, queries, -1)], dim=1
+        )
         return self.concat_project(pairs).squeeze(1) / keys
 
 
@@ -153,20 +157,23 @@ def _build(case: Case, implementation: str) -> nn.Module:
     if implementation == 'nl_plugins':
         if case.block == 'disentangled':
             return getattr(blocks, f'DisentangledNonLocal{ndim}d')(
-                case.channels, sub_sample=case.sub_sample)
+                case.channels, sub_sample=case.sub_sample
+            )
         return getattr(blocks, f'NonLocal{ndim}d')(
-            case.channels, mode=case.block, sub_sample=case.sub_sample)
+            case.channels, mode=case.block, sub_sample=case.sub_sample
+        )
     if case.block == 'disentangled':
         if ndim != 2:
             raise ValueError('MMSegmentation has this block in 2d only')
         from mmseg.models.decode_heads.dnl_head import DisentangledNonLocal2d
+
         return DisentangledNonLocal2d(
-            case.channels, temperature=0.05, sub_sample=case.sub_sample)
+            case.channels, temperature=0.05, sub_sample=case.sub_sample
+        )
     block_type = getattr(cnn, f'NonLocal{ndim}d')
     if implementation == 'naive':
         block_type = type('Naive', (_NaiveConcatenation, block_type), {})
-    return block_type(
-        case.channels, mode=case.block, sub_sample=case.sub_sample)
+    return block_type(case.channels, mode=case.block, sub_sample=case.sub_sample)
 
 
 class _Block:
@@ -174,8 +181,7 @@ class _Block:
 
     def __init__(self, case: Case, implementation: str) -> None:
         block = _build(case, implementation).to(case.device)
-        x = torch.randn(
-            case.batch, case.channels, *case.size, device=case.device)
+        x = torch.randn(case.batch, case.channels, *case.size, device=case.device)
         x.requires_grad_(case.train)
         for tensor in (x, *block.parameters()) if case.train else ():
             tensor.grad = torch.zeros_like(tensor)
@@ -184,8 +190,10 @@ class _Block:
 
     def __call__(self) -> None:
         dtype = DTYPES[self.case.dtype]
-        with torch.set_grad_enabled(self.case.train), torch.autocast(
-                self.x.device.type, dtype, enabled=dtype != torch.float32):
+        with (
+            torch.set_grad_enabled(self.case.train),
+            torch.autocast(self.x.device.type, dtype, enabled=dtype != torch.float32),
+        ):
             out = self.block(self.x)
         if self.case.train:
             out.backward(self.cotangent.to(out.dtype))
@@ -198,11 +206,12 @@ class _Product:
 
     def __init__(self, case: Case) -> None:
         needed = multiplications(case)
-        side = min(round(needed**(1 / 3)), _LARGEST)
+        side = min(round(needed ** (1 / 3)), _LARGEST)
         #: How much of them it does.
         self.share = side**3 / needed
         self.matrix = torch.randn(
-            side, side, device=case.device, dtype=DTYPES[case.dtype])
+            side, side, device=case.device, dtype=DTYPES[case.dtype]
+        )
         self.out = torch.empty_like(self.matrix)
 
     def __call__(self) -> None:
@@ -219,8 +228,7 @@ def _measure_memory(case: Case, implementation: str) -> int | str:
         return in_a_process(_serve_memory, case, implementation)
 
 
-def _measure_time(case: Case, names: list[str],
-                  repeats: int) -> dict[str, float] | str:
+def _measure_time(case: Case, names: list[str], repeats: int) -> dict[str, float] | str:
     """Median seconds of one iteration of each, or why it fails."""
     return in_a_process(_serve_time, case, names, repeats)
 
@@ -262,8 +270,7 @@ def _serve_memory(case: Case, implementation: str, pipe: Connection) -> None:
         pipe.send(first_line(error))
 
 
-def _serve_time(case: Case, names: list[str], repeats: int,
-                pipe: Connection) -> None:
+def _serve_time(case: Case, names: list[str], repeats: int, pipe: Connection) -> None:
     """Send the median time of one iteration of each."""
     try:
         pipe.send(_median_times(case, names, repeats))
@@ -271,23 +278,22 @@ def _serve_time(case: Case, names: list[str], repeats: int,
         pipe.send(first_line(error))
 
 
-def _median_times(case: Case, names: list[str],
-                  repeats: int) -> dict[str, float]:
+def _median_times(case: Case, names: list[str], repeats: int) -> dict[str, float]:
     use_device(case.device)
     iterations = [
-        _Product(case) if name == 'matmul' else _Block(case, name)
-        for name in names
+        _Product(case) if name == 'matmul' else _Block(case, name) for name in names
     ]
     return {
         name: statistics.median(times) / getattr(iterate, 'share', 1)
-        for name, iterate, times in zip(names, iterations,
-                                        time_in_turns(iterations, repeats))
+        for name, iterate, times in zip(
+            names, iterations, time_in_turns(iterations, repeats)
+        )
     }
 
 
-def time_in_turns(iterations: Sequence[Callable[[], None]],
-                  repeats: int,
-                  longest: float = _LONGEST) -> list[list[float]]:
+def time_in_turns(
+    iterations: Sequence[Callable[[], None]], repeats: int, longest: float = _LONGEST
+) -> list[list[float]]:
     """Time several things one after the other, again and again.
 
     What the machine does beside them disturbs all of them alike.
@@ -305,8 +311,7 @@ def time_in_turns(iterations: Sequence[Callable[[], None]],
     numbers = []
     for iterate in iterations:
         first = _time(iterate, 1)
-        numbers.append(1 if first > _TURN else max(
-            1, round(_TURN / _time(iterate, 1))))
+        numbers.append(1 if first > _TURN else max(1, round(_TURN / _time(iterate, 1))))
     seconds = [[] for _ in iterations]
     start = time.perf_counter()
     for _ in range(repeats):

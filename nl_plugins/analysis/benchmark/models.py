@@ -1,4 +1,5 @@
 """Time and memory of inference with whole models."""
+
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -23,14 +24,14 @@ class ModelResult(NamedTuple):
         keys (frozenset[str]): Names of the parameters.
         error (str): Why it could not run, ``''`` if it could.
     """
+
     seconds: float = float('nan')
     bytes: float = float('nan')
     keys: frozenset[str] = frozenset()
     error: str = ''
 
 
-def compare_models(configs: list[str], size: tuple[int, ...],
-                   device: str) -> str:
+def compare_models(configs: list[str], size: tuple[int, ...], device: str) -> str:
     """Run models one after the other, each in a process of its own.
 
     They get random weights, the same ones for the same names, so that the
@@ -49,7 +50,8 @@ def compare_models(configs: list[str], size: tuple[int, ...],
     """
     lines = [
         '| model | time | memory | beyond the first | output beside an earlier'
-        ' one with the same parameters |', '|---|---:|---:|---:|---|'
+        ' one with the same parameters |',
+        '|---|---:|---:|---:|---|',
     ]
     earlier = {}
     first = None
@@ -74,12 +76,14 @@ def compare_models(configs: list[str], size: tuple[int, ...],
             lines.append(
                 f'| {config} | {result.seconds:.1f} s | '
                 f'{result.bytes / 2**20:.0f} MB | '
-                f'{(result.bytes - first.bytes) / 2**20:+.0f} MB | {same} |')
+                f'{(result.bytes - first.bytes) / 2**20:+.0f} MB | {same} |'
+            )
     return '\n'.join(lines)
 
 
-def _serve(config: str, size: tuple[int, ...], device: str, path: str,
-           pipe: Connection) -> None:
+def _serve(
+    config: str, size: tuple[int, ...], device: str, path: str, pipe: Connection
+) -> None:
     """Run a model and send what it took; save its output."""
     try:
         cfg = load_config(config)

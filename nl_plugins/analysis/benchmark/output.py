@@ -1,4 +1,5 @@
 """Tables, a CSV and a plot of what was measured."""
+
 import csv
 import math
 from collections.abc import Iterable
@@ -12,8 +13,20 @@ from .measure import Case, Result
 
 Results = dict[Case, dict[str, Result]]
 
-_HEAD = ('block', 'input', 'type', '', 'upstream', 'nl_plugins', 'ratio',
-         'floor', 'nl_plugins / floor', 'upstream', 'nl_plugins', 'ratio')
+_HEAD = (
+    'block',
+    'input',
+    'type',
+    '',
+    'upstream',
+    'nl_plugins',
+    'ratio',
+    'floor',
+    'nl_plugins / floor',
+    'upstream',
+    'nl_plugins',
+    'ratio',
+)
 
 
 def to_markdown(results: Results) -> str:
@@ -32,20 +45,32 @@ def to_markdown(results: Results) -> str:
     for case, by_name in results.items():
         theirs, ours, floor = by_name.values()
         lines.append(
-            _row((case.block.replace('_', ' '), _input(case), case.dtype,
-                  'training' if case.train else 'inference',
-                  _seconds(theirs) + ('*' if theirs.note else ''),
-                  _seconds(ours), _ratio(theirs.seconds, ours.seconds),
-                  _seconds(floor), _ratio(ours.seconds, floor.seconds, 2),
-                  _megabytes(theirs), _megabytes(ours),
-                  _ratio(theirs.bytes, ours.bytes))))
+            _row(
+                (
+                    case.block.replace('_', ' '),
+                    _input(case),
+                    case.dtype,
+                    'training' if case.train else 'inference',
+                    _seconds(theirs) + ('*' if theirs.note else ''),
+                    _seconds(ours),
+                    _ratio(theirs.seconds, ours.seconds),
+                    _seconds(floor),
+                    _ratio(ours.seconds, floor.seconds, 2),
+                    _megabytes(theirs),
+                    _megabytes(ours),
+                    _ratio(theirs.bytes, ours.bytes),
+                )
+            )
+        )
         for name, result in by_name.items():
             if result.error:
-                remarks.append(f'fails: {name}, {case.block} '
-                               f'{_input(case)}: {result.error}')
+                remarks.append(
+                    f'fails: {name}, {case.block} {_input(case)}: {result.error}'
+                )
             elif result.note:
                 remarks.append(
-                    f'\\* {name}, {case.block} {_input(case)}: {result.note}')
+                    f'\\* {name}, {case.block} {_input(case)}: {result.note}'
+                )
     slopes = _slope_lines(results)
     if slopes:
         lines += ['', *slopes]
@@ -61,14 +86,20 @@ def write_csv(results: Results, path: str | Path) -> None:
     """
     with open(path, 'w', newline='') as file:
         writer = csv.writer(file)
-        writer.writerow((*Case._fields, 'positions', 'implementation',
-                         *Result._fields))
+        writer.writerow((*Case._fields, 'positions', 'implementation', *Result._fields))
         for case, by_name in results.items():
             for name, result in by_name.items():
-                writer.writerow((*case._replace(
-                    size='x'.join(map(str, case.size)),
-                    train='training' if case.train else 'inference'),
-                    prod(case.size), name, *result))
+                writer.writerow(
+                    (
+                        *case._replace(
+                            size='x'.join(map(str, case.size)),
+                            train='training' if case.train else 'inference',
+                        ),
+                        prod(case.size),
+                        name,
+                        *result,
+                    )
+                )
 
 
 def plot(results: Results, path: str | Path) -> None:
@@ -81,30 +112,32 @@ def plot(results: Results, path: str | Path) -> None:
     series = _series(results)
     names = list(dict.fromkeys(key[0] for key in series))
     with matplotlib.rc_context({'font.size': 9}):
-        figure = Figure((3.2 * len(names) + .8, 6.4), layout='constrained')
-        axes = figure.subplots(2, len(names), squeeze=False, sharex=True,
-                               sharey='row')
+        figure = Figure((3.2 * len(names) + 0.8, 6.4), layout='constrained')
+        axes = figure.subplots(2, len(names), squeeze=False, sharex=True, sharey='row')
         for column, name in enumerate(names):
             for key, points in series.items():
                 if key[0] != name:
                     continue
-                for row, (field, unit) in enumerate(
-                    (('seconds', 1), ('bytes', 2**20))):
+                for row, (field, unit) in enumerate((('seconds', 1), ('bytes', 2**20))):
                     xs, ys = _points(points, field)
                     if not xs or not any(ys):
                         continue
                     slope = _slope(xs, ys)
-                    label = key[1] if math.isnan(slope) else (
-                        f'{key[1]}, slope {slope:.2f}')
+                    label = (
+                        key[1]
+                        if math.isnan(slope)
+                        else (f'{key[1]}, slope {slope:.2f}')
+                    )
                     axes[row, column].loglog(
-                        xs, [y / unit for y in ys],
-                        dict(upstream='s--', nl_plugins='o-',
-                             matmul='k:')[key[1]],
-                        label=label)
+                        xs,
+                        [y / unit for y in ys],
+                        dict(upstream='s--', nl_plugins='o-', matmul='k:')[key[1]],
+                        label=label,
+                    )
             axes[0, column].set_title(name)
             axes[1, column].set_xlabel('positions N')
             for row in (0, 1):
-                axes[row, column].grid(alpha=.3, which='both')
+                axes[row, column].grid(alpha=0.3, which='both')
                 axes[row, column].legend(fontsize=7)
         axes[0, 0].set_ylabel('time of an iteration / s')
         axes[1, 0].set_ylabel('peak extra memory / MB')
@@ -114,15 +147,22 @@ def plot(results: Results, path: str | Path) -> None:
 def _slope_lines(results: Results) -> list[str]:
     lines = []
     for (name, implementation), points in _series(results).items():
-        slopes = [_slope(*_points(points, field))
-                  for field in ('seconds', 'bytes')]
+        slopes = [_slope(*_points(points, field)) for field in ('seconds', 'bytes')]
         if implementation != 'matmul' and not all(map(math.isnan, slopes)):
-            lines.append(_row((name, implementation, *(
-                '' if math.isnan(s) else f'{s:.2f}' for s in slopes))))
+            lines.append(
+                _row(
+                    (
+                        name,
+                        implementation,
+                        *('' if math.isnan(s) else f'{s:.2f}' for s in slopes),
+                    )
+                )
+            )
     if lines:
         lines = [
             _row(('exponent of N', '', 'time', 'memory')),
-            '|---|---|---:|---:|', *lines
+            '|---|---|---:|---:|',
+            *lines,
         ]
     return lines
 
@@ -130,20 +170,19 @@ def _slope_lines(results: Results) -> list[str]:
 def _series(results: Results) -> dict[tuple[str, str], list]:
     """Positions and results, by title and implementation."""
     series = {}
-    for case, by_name in sorted(
-            results.items(), key=lambda item: prod(item[0].size)):
-        title = (f'{case.block.replace("_", " ")}, {case.dtype}, '
-                 f'{"training" if case.train else "inference"}')
+    for case, by_name in sorted(results.items(), key=lambda item: prod(item[0].size)):
+        title = (
+            f'{case.block.replace("_", " ")}, {case.dtype}, '
+            f'{"training" if case.train else "inference"}'
+        )
         for name, result in by_name.items():
-            series.setdefault((title, name), []).append(
-                (prod(case.size), result))
+            series.setdefault((title, name), []).append((prod(case.size), result))
     return series
 
 
 def _points(points: list, field: str) -> tuple[list[int], list[float]]:
     """Positions and values of what ran."""
-    found = [(n, getattr(result, field)) for n, result in points
-             if not result.error]
+    found = [(n, getattr(result, field)) for n, result in points if not result.error]
     return [n for n, _ in found], [value for _, value in found]
 
 
@@ -153,16 +192,16 @@ def _slope(xs: list[int], ys: list[float]) -> float:
         return math.nan
     xs, ys = [math.log(x) for x in xs], [math.log(y) for y in ys]
     mean_x, mean_y = sum(xs) / len(xs), sum(ys) / len(ys)
-    return (sum((x - mean_x) * (y - mean_y) for x, y in zip(xs, ys))
-            / sum((x - mean_x)**2 for x in xs))
+    return sum((x - mean_x) * (y - mean_y) for x, y in zip(xs, ys)) / sum(
+        (x - mean_x) ** 2 for x in xs
+    )
 
 
 def _input(case: Case) -> str:
     sizes = (case.channels, *case.size)
     if case.batch > 1:
         sizes = (case.batch, *sizes)
-    return ' x '.join(map(str, sizes)) + (
-        ', pooled' if case.sub_sample else '')
+    return ' x '.join(map(str, sizes)) + (', pooled' if case.sub_sample else '')
 
 
 def _row(cells: Iterable[str]) -> str:
@@ -172,7 +211,7 @@ def _row(cells: Iterable[str]) -> str:
 def _seconds(result: Result) -> str:
     if result.error:
         return 'fails'
-    digits = 3 if result.seconds >= .1 else 5
+    digits = 3 if result.seconds >= 0.1 else 5
     return f'{result.seconds:.{digits}f} s'
 
 

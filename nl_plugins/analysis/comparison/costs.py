@@ -3,6 +3,7 @@
 Memory is measured in a process of its own for each model, time for all of
 them in turns in one process, as in :mod:`..benchmark.measure`.
 """
+
 import logging
 import math
 import statistics
@@ -46,6 +47,7 @@ class Cost(NamedTuple):
             process, as Linux counts it.
         error (str): Why it could not be measured, ``''`` if it could.
     """
+
     seconds: tuple[float, ...] = ()
     bytes: float = math.nan
     error: str = ''
@@ -66,14 +68,14 @@ class Setting(NamedTuple):
         batch_size (int): Samples of a training step; inference has one.
         repeats (int): Timed turns.
     """
+
     shape: tuple[int, ...] | None = None
     device: str = 'cpu'
     batch_size: int = 2
     repeats: int = 5
 
 
-def measure_costs(configs: Sequence[str], phase: str,
-                  setting: Setting) -> list[Cost]:
+def measure_costs(configs: Sequence[str], phase: str, setting: Setting) -> list[Cost]:
     """Measure models with inputs of noise and random weights.
 
     An inference is the model's whole ``test_step`` with its
@@ -94,17 +96,19 @@ def measure_costs(configs: Sequence[str], phase: str,
         _tell(f'memory of {phase}: {config}')
         with trimming():
             memory.append(in_a_process(_serve_memory, config, phase, setting))
-    able = [c for c, found in zip(configs, memory)
-            if not isinstance(found, str)]
+    able = [c for c, found in zip(configs, memory) if not isinstance(found, str)]
     _tell(f'time of {phase}: {len(able)} models in turns')
     seconds = in_a_process(_serve_times, able, phase, setting) if able else []
     if isinstance(seconds, str):
-        return [Cost(error=found if isinstance(found, str) else seconds)
-                for found in memory]
+        return [
+            Cost(error=found if isinstance(found, str) else seconds) for found in memory
+        ]
     seconds = iter(seconds)
     return [
-        Cost(error=found) if isinstance(found, str) else Cost(
-            tuple(next(seconds)), found) for found in memory
+        Cost(error=found)
+        if isinstance(found, str)
+        else Cost(tuple(next(seconds)), found)
+        for found in memory
     ]
 
 
@@ -122,8 +126,7 @@ def _load(config: str) -> Config:
     return cfg
 
 
-def _build_step(cfg: Config, phase: str,
-                setting: Setting) -> Callable[[], None]:
+def _build_step(cfg: Config, phase: str, setting: Setting) -> Callable[[], None]:
     """What is measured, ready to run, of the config loaded last."""
     shape = input_shape(cfg, setting.shape)
     if 'size' in (cfg.model.get('data_preprocessor') or {}):
@@ -133,13 +136,12 @@ def _build_step(cfg: Config, phase: str,
     draw_weights(model)
     model.to(setting.device)
     training = phase == 'training'
-    batch = toolbox_of(cfg).batch(
-        model, shape, setting.batch_size if training else 1)
+    batch = toolbox_of(cfg).batch(model, shape, setting.batch_size if training else 1)
     optimizer = None
     if training:
         optimizer = build_optim_wrapper(model, cfg.optim_wrapper)
         for group in optimizer.param_groups:
-            group['lr'] = 0.  # every step has the same weights
+            group['lr'] = 0.0  # every step has the same weights
 
     def step() -> None:
         set_random_seed(0)  # samplers, dropout
@@ -156,8 +158,7 @@ def _build_step(cfg: Config, phase: str,
     return step
 
 
-def _serve_memory(config: str, phase: str, setting: Setting,
-                  pipe: Connection) -> None:
+def _serve_memory(config: str, phase: str, setting: Setting, pipe: Connection) -> None:
     """Send the memory of two steps: the optimizer's state comes first."""
     try:
         use_device(setting.device)
@@ -171,13 +172,13 @@ def _serve_memory(config: str, phase: str, setting: Setting,
         pipe.send(first_line(error))
 
 
-def _serve_times(configs: Sequence[str], phase: str, setting: Setting,
-                 pipe: Connection) -> None:
+def _serve_times(
+    configs: Sequence[str], phase: str, setting: Setting, pipe: Connection
+) -> None:
     """Send the times of the turns of each."""
     try:
         use_device(setting.device)
-        steps = [_build_step(_load(config), phase, setting)
-                 for config in configs]
+        steps = [_build_step(_load(config), phase, setting) for config in configs]
         pipe.send(time_in_turns(steps, setting.repeats, math.inf))
     except Exception as error:
         pipe.send(first_line(error))

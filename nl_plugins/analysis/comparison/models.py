@@ -1,4 +1,5 @@
 """Everything that is known of some models and their baselines."""
+
 import sys
 import warnings
 from collections.abc import Iterable, Sequence
@@ -30,6 +31,7 @@ class Model(NamedTuple):
         settings (dict[str, Any]): Those of its config, as in
             :attr:`Run.settings`.
     """
+
     config: str
     blocks: str = ''
     complexity: Complexity | None = None
@@ -57,6 +59,7 @@ class Group(NamedTuple):
         published (list[PublishedResult]): What upstream published for the
             baseline.
     """
+
     models: list[Model]
     published: list[PublishedResult]
 
@@ -71,6 +74,7 @@ class Comparison(NamedTuple):
         other_runs (list[Run]): Runs that were found there, but belong to
             none of the models.
     """
+
     groups: list[Group]
     setting: Setting
     searched: list[str]
@@ -82,10 +86,12 @@ def config_name(config: str) -> str:
     return config.rpartition('/')[2].rpartition('::')[2].removesuffix('.py')
 
 
-def compare(configs: Sequence[str],
-            baseline: str | None = None,
-            work_dirs: Sequence[str] = (),
-            setting: Setting | None = None) -> Comparison:
+def compare(
+    configs: Sequence[str],
+    baseline: str | None = None,
+    work_dirs: Sequence[str] = (),
+    setting: Setting | None = None,
+) -> Comparison:
     """Find out everything about some models and their baselines.
 
     What fails for one model, such as counting its FLOPs, is kept as its
@@ -130,19 +136,21 @@ def compare(configs: Sequence[str],
     for first, names in by_baseline.items():
         costs = {config: {} for config in names}
         for phase in PHASES if setting.repeats else ():
-            for config, cost in zip(names,
-                                    measure_costs(names, phase, setting)):
+            for config, cost in zip(names, measure_costs(names, phase, setting)):
                 costs[config][phase] = cost
         groups.append(
-            Group([_describe(config, costs[config], runs, setting)
-                   for config in names], published_results(first)))
+            Group(
+                [_describe(config, costs[config], runs, setting) for config in names],
+                published_results(first),
+            )
+        )
     known = {model.name for group in groups for model in group.models}
-    return Comparison(groups, setting, list(work_dirs),
-                      [run for run in runs if run.name not in known])
+    return Comparison(
+        groups, setting, list(work_dirs), [run for run in runs if run.name not in known]
+    )
 
 
-def _by_baseline(configs: Sequence[str],
-                 baseline: str | None) -> dict[str, list[str]]:
+def _by_baseline(configs: Sequence[str], baseline: str | None) -> dict[str, list[str]]:
     """The configs of each baseline, which is the first of them."""
     files = {}
 
@@ -156,7 +164,8 @@ def _by_baseline(configs: Sequence[str],
         if first is None:
             raise OptionError(
                 f'{config} inherits from no config of a toolbox: name its '
-                'baseline with --baseline')
+                'baseline with --baseline'
+            )
         group = groups.setdefault(spell(first), [spell(first)])
         if config not in group:
             group.append(config)
@@ -169,12 +178,15 @@ def _check_names(configs: Iterable[str]) -> None:
     for config in configs:
         other = by_name.setdefault(config_name(config), config)
         if other != config:
-            raise OptionError(f'{other} and {config} have the same name: '
-                              'their runs could not be told apart')
+            raise OptionError(
+                f'{other} and {config} have the same name: '
+                'their runs could not be told apart'
+            )
 
 
-def _describe(config: str, costs: dict[str, Cost], runs: list[Run],
-              setting: Setting) -> Model:
+def _describe(
+    config: str, costs: dict[str, Cost], runs: list[Run], setting: Setting
+) -> Model:
     print(f'   parameters and FLOPs: {config}', file=sys.stderr, flush=True)
     cfg = load_config(config)
     settings = settings_of(cfg)
@@ -186,6 +198,12 @@ def _describe(config: str, costs: dict[str, Cost], runs: list[Run],
     except Exception as failure:  # whatever a model may raise
         error = first_line(failure)
     name = config_name(config)
-    return Model(config, '; '.join(describe_blocks(cfg.model)), complexity,
-                 error, costs,
-                 group_runs(run for run in runs if run.name == name), settings)
+    return Model(
+        config,
+        '; '.join(describe_blocks(cfg.model)),
+        complexity,
+        error,
+        costs,
+        group_runs(run for run in runs if run.name == name),
+        settings,
+    )

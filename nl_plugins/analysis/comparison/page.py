@@ -1,4 +1,5 @@
 """A comparison as one HTML page that needs nothing else."""
+
 import base64
 import io
 import platform
@@ -24,8 +25,13 @@ from .tables import shared_metrics, tables
 
 #: Pictures of one model on the page, and their largest width in pixels.
 _PICTURES, _WIDTH = 8, 900
-_PACKAGES = ('nl_plugins', 'torch', 'mmengine', 'mmcv',
-             *(toolbox.distribution for toolbox in TOOLBOXES.values()))
+_PACKAGES = (
+    'nl_plugins',
+    'torch',
+    'mmengine',
+    'mmcv',
+    *(toolbox.distribution for toolbox in TOOLBOXES.values()),
+)
 
 
 def write_page(comparison: Comparison, path: str | Path) -> None:
@@ -41,24 +47,32 @@ def write_page(comparison: Comparison, path: str | Path) -> None:
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True, trim_blocks=True, lstrip_blocks=True)
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     groups = [
         dict(
             name=group.models[0].name,
             tables=tables(comparison, group),
-            legend=[(model.name, _colour(number))
-                    for number, model in enumerate(group.models)
-                    if any(run.train for run in model.all_runs)],
+            legend=[
+                (model.name, _colour(number))
+                for number, model in enumerate(group.models)
+                if any(run.train for run in model.all_runs)
+            ],
             curves=list(_curves(group)),
-            pictures=[(model.name, *_pictures(model.all_runs))
-                      for model in group.models])
+            pictures=[
+                (model.name, *_pictures(model.all_runs)) for model in group.models
+            ],
+        )
         for group in comparison.groups
     ]
     text = environment.get_template('page.html').render(
         groups=groups,
         other_runs=comparison.other_runs,
         command=shlex.join(['python', *sys.argv]),
-        machine=_machine(comparison.setting.device))
+        machine=_machine(comparison.setting.device),
+    )
     Path(path).write_text(text, encoding='utf-8')
 
 
@@ -68,35 +82,65 @@ def _colour(number: int) -> str:
 
 def _curves(group: Group) -> Iterable[tuple[str, str]]:
     """Titles and pictures, as URLs of data."""
-    runs = [(number, run) for number, model in enumerate(group.models)
-            for run in model.all_runs if run.train]
+    runs = [
+        (number, run)
+        for number, model in enumerate(group.models)
+        for run in model.all_runs
+        if run.train
+    ]
     losses = dict.fromkeys(
-        key for _, run in runs for key in run.train[-1] if 'loss' in key)
+        key for _, run in runs for key in run.train[-1] if 'loss' in key
+    )
     metrics = shared_metrics(group)
     for metric in metrics:
-        yield metric.name, _draw(
-            [(number, [(r['iteration'], metric.factor * r[metric.key])
-                       for r in run.val if metric.key in r])
-             for number, run in runs], 'o-')
+        yield (
+            metric.name,
+            _draw(
+                [
+                    (
+                        number,
+                        [
+                            (r['iteration'], metric.factor * r[metric.key])
+                            for r in run.val
+                            if metric.key in r
+                        ],
+                    )
+                    for number, run in runs
+                ],
+                'o-',
+            ),
+        )
     for key in losses:
-        yield key, _draw(
-            [(number, [(r['iteration'], r[key]) for r in run.train
-                       if key in r]) for number, run in runs], '-')
+        yield (
+            key,
+            _draw(
+                [
+                    (number, [(r['iteration'], r[key]) for r in run.train if key in r])
+                    for number, run in runs
+                ],
+                '-',
+            ),
+        )
 
 
-def _draw(lines: list[tuple[int, list[tuple[int, float]]]],
-          style: str) -> str:
+def _draw(lines: list[tuple[int, list[tuple[int, float]]]], style: str) -> str:
     """Lines of models; losses, without markers, on a log axis."""
     figure = Figure(figsize=(4.6, 3), layout='constrained')
     axes = figure.subplots()
     for number, points in lines:
         if points:
-            axes.plot(*zip(*points), style, color=_colour(number),
-                      markersize=3, linewidth=1.2, alpha=.8)
+            axes.plot(
+                *zip(*points),
+                style,
+                color=_colour(number),
+                markersize=3,
+                linewidth=1.2,
+                alpha=0.8,
+            )
     axes.set_xlabel('iteration')
     if style == '-' and all(y > 0 for _, points in lines for _, y in points):
         axes.set_yscale('log')
-    axes.grid(alpha=.3)
+    axes.grid(alpha=0.3)
     file = io.BytesIO()
     figure.savefig(file, format='svg')
     return _data_url('svg+xml', file.getvalue())
@@ -106,11 +150,14 @@ def _pictures(runs: Iterable[Run]) -> tuple[list[tuple[str, str]], int]:
     """The latest pictures of a model, and how many there are besides."""
     latest = {}
     for run in runs:
-        kept = [*run.work_dir.glob('*/vis_data/vis_image/*'),
-                *run.work_dir.glob('*.png')]
+        kept = [
+            *run.work_dir.glob('*/vis_data/vis_image/*'),
+            *run.work_dir.glob('*.png'),
+        ]
         for path in kept:
             if path.suffix.lower() not in ('.png', '.jpg', '.jpeg') or (
-                    not path.is_file()):
+                not path.is_file()
+            ):
                 continue
             # mmengine appends the step: 12 of image_12.png
             name, step = re.fullmatch(r'(.*?)_?(\d*)', path.stem).groups()
@@ -144,13 +191,11 @@ def _machine(device: str) -> str:
     if torch.device(device).type == 'cuda':
         name = torch.cuda.get_device_name(device)
     else:
-        name = (f'{platform.machine()} CPU, {torch.get_num_threads()} '
-                'threads')
+        name = f'{platform.machine()} CPU, {torch.get_num_threads()} threads'
     versions = []
     for package in _PACKAGES:
         try:
             versions.append(f'{package} {metadata.version(package)}')
         except metadata.PackageNotFoundError:
             continue
-    return f'{name}; Python {platform.python_version()}, ' + ', '.join(
-        versions)
+    return f'{name}; Python {platform.python_version()}, ' + ', '.join(versions)

@@ -1,4 +1,5 @@
 """What trainings reached, read from the files that the runner writes."""
+
 import ast
 import json
 import math
@@ -14,8 +15,7 @@ from mmengine.config import Config
 from ...toolboxes import TOOLBOXES, Metric
 
 _KNOWN = {
-    metric.key: metric for toolbox in TOOLBOXES.values()
-    for metric in toolbox.metrics
+    metric.key: metric for toolbox in TOOLBOXES.values() for metric in toolbox.metrics
 }
 
 #: Settings in which repetitions of one training may differ.
@@ -36,6 +36,7 @@ class Run(NamedTuple):
         state (str): What is wrong with it, such as ``'5 of 12 epochs'`` or
             ``'loss is nan'``; ``''`` if it is complete.
     """
+
     train: list[dict]
     val: list[dict]
     work_dir: Path = Path()
@@ -56,9 +57,9 @@ class Run(NamedTuple):
 
         Evaluations and interruptions are not in it.
         """
-        total, previous = 0., 0
+        total, previous = 0.0, 0
         for record in self.train:
-            total += (record['iteration'] - previous) * record.get('time', 0.)
+            total += (record['iteration'] - previous) * record.get('time', 0.0)
             previous = record['iteration']
         return total
 
@@ -69,19 +70,22 @@ class Run(NamedTuple):
             list[Metric]: Box AP, mask AP, mIoU and top-1 as far as they are
             there; otherwise every number.
         """
-        found = {key: value for record in self.val
-                 for key, value in record.items()}
+        found = {key: value for record in self.val for key, value in record.items()}
         known = [_KNOWN[key] for key in _KNOWN if key in found]
         times = {'iteration', 'step', 'time', 'data_time'}
         return known or [
-            Metric(key, key) for key, value in found.items()
+            Metric(key, key)
+            for key, value in found.items()
             if key not in times and isinstance(value, (int, float))
         ]
 
     def values(self, metric: Metric) -> list[float]:
         """A metric of every evaluation that has it, in percent."""
-        return [metric.factor * record[metric.key] for record in self.val
-                if metric.key in record]
+        return [
+            metric.factor * record[metric.key]
+            for record in self.val
+            if metric.key in record
+        ]
 
 
 def read_run(work_dir: str | Path) -> Run:
@@ -113,8 +117,7 @@ def read_run(work_dir: str | Path) -> Run:
             try:
                 settings = parse_settings(text)
             except ValueError as error:
-                raise ValueError(f'{dumped.name} cannot be read: {error}'
-                                 ) from error
+                raise ValueError(f'{dumped.name} cannot be read: {error}') from error
             if settings.get('resume'):  # load_from was the checkpoint
                 settings['load_from'] = began_from
         if settings.get('resume'):
@@ -135,11 +138,17 @@ def read_run(work_dir: str | Path) -> Run:
                 val.append(record | dict(iteration=iteration))
     if not train:
         raise FileNotFoundError(
-            f'{work_dir} has no */vis_data/scalars.json of a training')
+            f'{work_dir} has no */vis_data/scalars.json of a training'
+        )
     return Run(
-        train, val, work_dir, _config_name(work_dir, text),
-        settings.get('randomness.seed'), _of_all_runs(settings),
-        _state(work_dir, settings, train, val))
+        train,
+        val,
+        work_dir,
+        _config_name(work_dir, text),
+        settings.get('randomness.seed'),
+        _of_all_runs(settings),
+        _state(work_dir, settings, train, val),
+    )
 
 
 def find_runs(folders: Iterable[str | Path]) -> list[Run]:
@@ -153,7 +162,8 @@ def find_runs(folders: Iterable[str | Path]) -> list[Run]:
         one that left no record, or cannot be read, there is its name alone.
     """
     work_dirs = dict.fromkeys(
-        found for folder in folders for found in _work_dirs(folder))
+        found for folder in folders for found in _work_dirs(folder)
+    )
     runs = []
     for work_dir in work_dirs:
         try:
@@ -161,14 +171,15 @@ def find_runs(folders: Iterable[str | Path]) -> list[Run]:
             continue
         except FileNotFoundError:
             # A test has its metrics; what has nothing began to train.
-            if all(_read_records(path.with_name('scalars.json'))
-                   for path in work_dir.glob('*/vis_data/config.py')):
+            if all(
+                _read_records(path.with_name('scalars.json'))
+                for path in work_dir.glob('*/vis_data/config.py')
+            ):
                 continue
             state = 'no record'
         except ValueError as error:
             state = str(error)
-        runs.append(
-            Run([], [], work_dir, _config_name(work_dir, None), state=state))
+        runs.append(Run([], [], work_dir, _config_name(work_dir, None), state=state))
     return runs
 
 
@@ -184,8 +195,10 @@ def group_runs(runs: Iterable[Run]) -> list[list[Run]]:
     """
     groups = []
     for run in runs:
-        group = next((g for g in groups if g[0].settings == run.settings
-                      and not g[0].state), None)
+        group = next(
+            (g for g in groups if g[0].settings == run.settings and not g[0].state),
+            None,
+        )
         if group is None or run.state:
             groups.append([run])
         else:
@@ -205,8 +218,9 @@ def settings_of(cfg: Config) -> dict[str, Any]:
     return _of_all_runs(parse_settings(cfg.pretty_text))
 
 
-def describe_difference(settings: dict[str, Any], other: dict[str, Any],
-                        most: int = 3) -> str:
+def describe_difference(
+    settings: dict[str, Any], other: dict[str, Any], most: int = 3
+) -> str:
     """The settings that differ from others.
 
     Args:
@@ -218,8 +232,11 @@ def describe_difference(settings: dict[str, Any], other: dict[str, Any],
         str: Such as ``'optim_wrapper.optimizer.lr=0.01'``.
     """
     missing = object()
-    keys = [key for key in {**other, **settings}
-            if settings.get(key, missing) != other.get(key, missing)]
+    keys = [
+        key
+        for key in {**other, **settings}
+        if settings.get(key, missing) != other.get(key, missing)
+    ]
     named = [f'{key}={settings.get(key)!r}' for key in keys[:most]]
     return ', '.join(named + ['...'] * (len(keys) > most))
 
@@ -250,8 +267,7 @@ def mean_and_spread(values: Sequence[float], digits: int) -> str:
 def _work_dirs(folder: str | Path) -> Iterable[Path]:
     """The work directories below a folder, also behind links."""
     seen = set()
-    for name, folders, files in os.walk(
-            Path(folder).resolve(), followlinks=True):
+    for name, folders, files in os.walk(Path(folder).resolve(), followlinks=True):
         path = Path(name).resolve()
         if path in seen:
             folders.clear()
@@ -291,12 +307,16 @@ def parse_settings(text: str) -> dict[str, Any]:
     """
     try:
         return dict(
-            _flatten({
-                target.id: _literal(statement.value)
-                for statement in ast.parse(text).body
-                if isinstance(statement, ast.Assign)
-                for target in statement.targets if isinstance(target, ast.Name)
-            }))
+            _flatten(
+                {
+                    target.id: _literal(statement.value)
+                    for statement in ast.parse(text).body
+                    if isinstance(statement, ast.Assign)
+                    for target in statement.targets
+                    if isinstance(target, ast.Name)
+                }
+            )
+        )
     except (SyntaxError, RecursionError, MemoryError) as error:
         raise ValueError(f'it is no config: {error}') from error
 
@@ -304,24 +324,26 @@ def parse_settings(text: str) -> dict[str, Any]:
 def _of_all_runs(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings in which repetitions of one training agree."""
     return {
-        key: value for key, value in settings.items()
-        if not key.startswith(_OF_ONE_RUN)
+        key: value for key, value in settings.items() if not key.startswith(_OF_ONE_RUN)
     }
 
 
 def _literal(node: ast.expr) -> Any:
     """The value of an expression, or its source if it is no literal."""
-    if (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
-            and node.func.id == 'dict'):
+    if (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id == 'dict'
+    ):
         if not node.args and all(word.arg for word in node.keywords):
             return {word.arg: _literal(word.value) for word in node.keywords}
         if len(node.args) == 1 and not node.keywords:  # no identifiers
             node = node.args[0]
     if isinstance(node, ast.Dict) and all(
-            isinstance(key, ast.Constant) for key in node.keys):
+        isinstance(key, ast.Constant) for key in node.keys
+    ):
         return {
-            key.value: _literal(value)
-            for key, value in zip(node.keys, node.values)
+            key.value: _literal(value) for key, value in zip(node.keys, node.values)
         }
     if isinstance(node, ast.List):
         return [_literal(item) for item in node.elts]
@@ -337,7 +359,8 @@ def _flatten(node: Any, key: str = '') -> Iterable[tuple[str, Any]]:
     if isinstance(node, dict) and node:
         items = node.items()
     elif isinstance(node, (list, tuple)) and any(
-            isinstance(item, (dict, list, tuple)) for item in node):
+        isinstance(item, (dict, list, tuple)) for item in node
+    ):
         items = enumerate(node)
     else:
         yield key, node
@@ -349,14 +372,13 @@ def _flatten(node: Any, key: str = '') -> Iterable[tuple[str, Any]]:
 def _config_name(work_dir: Path, text: str | None) -> str:
     """Name of the config that the runner has left in a work directory."""
     paths = sorted(work_dir.glob('*.py'))
-    same = [
-        path for path in paths if path.read_text(errors='replace') == text
-    ]
+    same = [path for path in paths if path.read_text(errors='replace') == text]
     return (same or paths or [work_dir])[0].name.removesuffix('.py')
 
 
-def _state(work_dir: Path, settings: dict[str, Any], train: list[dict],
-           val: list[dict]) -> str:
+def _state(
+    work_dir: Path, settings: dict[str, Any], train: list[dict], val: list[dict]
+) -> str:
     """What is wrong with a training, '' if nothing."""
     loss = train[-1]['loss']
     if not math.isfinite(loss):

@@ -1,4 +1,5 @@
 """A comparison as tables, in Markdown and as CSV."""
+
 import csv
 import math
 import statistics
@@ -15,6 +16,7 @@ from .runs import Metric, Run, best, describe_difference, mean_and_spread
 
 class Table(NamedTuple):
     """A table: what stands above it, its head, its rows and a remark."""
+
     title: str
     head: list[str]
     rows: list[list[str]]
@@ -55,10 +57,11 @@ def to_markdown(comparison: Comparison) -> str:
     for group in comparison.groups:
         parts.append(f'## {group.models[0].name}')
         for table in tables(comparison, group):
-            rows = [[cell.replace('|', r'\|') for cell in row]
-                    for row in (table.head, *table.rows)]
-            parts += [f'### {table.title}',
-                      GithubFlavoredMarkdownTable(rows).table]
+            rows = [
+                [cell.replace('|', r'\|') for cell in row]
+                for row in (table.head, *table.rows)
+            ]
+            parts += [f'### {table.title}', GithubFlavoredMarkdownTable(rows).table]
             if table.remark:
                 parts.append(table.remark)
     return '\n\n'.join(parts) + '\n'
@@ -72,52 +75,102 @@ def write_csv(comparison: Comparison, folder: str | Path) -> None:
         folder (str | Path): Gets ``models.csv``, one row for each model, and
             ``runs.csv``, one for each run and metric.
     """
-    models = [(group, model) for group in comparison.groups
-              for model in group.models]
+    models = [(group, model) for group in comparison.groups for model in group.models]
     with open(Path(folder, 'models.csv'), 'w', newline='') as file:
         writer = csv.writer(file)
-        writer.writerow([
-            'baseline', 'config', 'blocks', 'input', 'parameters', 'flops',
-            'error', *(f'{phase}_{name}' for phase in PHASES
-                       for name in ('seconds', 'seconds_min', 'seconds_max',
-                                    'bytes', 'error'))
-        ])
+        writer.writerow(
+            [
+                'baseline',
+                'config',
+                'blocks',
+                'input',
+                'parameters',
+                'flops',
+                'error',
+                *(
+                    f'{phase}_{name}'
+                    for phase in PHASES
+                    for name in (
+                        'seconds',
+                        'seconds_min',
+                        'seconds_max',
+                        'bytes',
+                        'error',
+                    )
+                ),
+            ]
+        )
         for group, model in models:
             found = model.complexity
-            writer.writerow([
-                group.models[0].config, model.config, model.blocks,
-                *(('x'.join(map(str, found.shape)), found.parameters,
-                   found.flops) if found else ('', '', '')), model.error,
-                *(value for phase in PHASES for value in _cost_fields(
-                    model.costs.get(phase, Cost())))
-            ])
+            writer.writerow(
+                [
+                    group.models[0].config,
+                    model.config,
+                    model.blocks,
+                    *(
+                        ('x'.join(map(str, found.shape)), found.parameters, found.flops)
+                        if found
+                        else ('', '', '')
+                    ),
+                    model.error,
+                    *(
+                        value
+                        for phase in PHASES
+                        for value in _cost_fields(model.costs.get(phase, Cost()))
+                    ),
+                ]
+            )
     with open(Path(folder, 'runs.csv'), 'w', newline='') as file:
         writer = csv.writer(file)
-        writer.writerow(['config', 'work_dir', 'seed', 'state', 'iterations',
-                         'seconds_per_iteration', 'training_seconds',
-                         'metric', 'last', 'best'])
+        writer.writerow(
+            [
+                'config',
+                'work_dir',
+                'seed',
+                'state',
+                'iterations',
+                'seconds_per_iteration',
+                'training_seconds',
+                'metric',
+                'last',
+                'best',
+            ]
+        )
         for _, model in models:
             for run in model.all_runs:
                 fields = [model.config, run.work_dir, run.seed, run.state]
                 if run.train:
-                    fields += [run.train[-1]['iteration'],
-                               run.seconds_per_iteration,
-                               run.training_seconds]
+                    fields += [
+                        run.train[-1]['iteration'],
+                        run.seconds_per_iteration,
+                        run.training_seconds,
+                    ]
                 else:
                     fields += ['', '', '']
                 for metric in run.metrics() or [None]:
                     values = run.values(metric) if metric else []
-                    writer.writerow([
-                        *fields, *((metric.name, values[-1], best(values))
-                                   if values else ('', '', ''))
-                    ])
+                    writer.writerow(
+                        [
+                            *fields,
+                            *(
+                                (metric.name, values[-1], best(values))
+                                if values
+                                else ('', '', '')
+                            ),
+                        ]
+                    )
 
 
 def shared_metrics(group: Group) -> list[Metric]:
     """The metrics that any run of a group has."""
-    return list(dict.fromkeys(
-        metric for model in group.models for run in model.all_runs
-        for metric in run.metrics()))
+    return list(
+        dict.fromkeys(
+            metric
+            for model in group.models
+            for run in model.all_runs
+            for metric in run.metrics()
+        )
+    )
 
 
 def _sizes(group: Group) -> Table:
@@ -129,17 +182,23 @@ def _sizes(group: Group) -> Table:
         if found is None:
             rows.append([*row, f'fails: {model.error}', '', ''])
             continue
-        rows.append([
-            *row, ' x '.join(map(str, found.shape)),
-            f'{found.parameters / 1e6:.2f} M'
-            + _ratio(found.parameters, first and first.parameters),
-            f'{found.flops / 1e9:.4g} G'
-            + _ratio(found.flops, first and first.flops)
-        ])
+        rows.append(
+            [
+                *row,
+                ' x '.join(map(str, found.shape)),
+                f'{found.parameters / 1e6:.2f} M'
+                + _ratio(found.parameters, first and first.parameters),
+                f'{found.flops / 1e9:.4g} G'
+                + _ratio(found.flops, first and first.flops),
+            ]
+        )
     return Table(
-        'Size', ['model', 'blocks', 'input', 'parameters', 'FLOPs'], rows,
+        'Size',
+        ['model', 'blocks', 'input', 'parameters', 'FLOPs'],
+        rows,
         'In brackets the ratio to the baseline, here and below. A '
-        'multiplication with its addition counts as one FLOP.')
+        'multiplication with its addition counts as one FLOP.',
+    )
 
 
 def _costs(comparison: Comparison, group: Group) -> Table:
@@ -155,61 +214,76 @@ def _costs(comparison: Comparison, group: Group) -> Table:
                 continue
             row += [
                 _seconds(cost.median) + _ratio(cost.median, first.median),
-                f'{_seconds(min(cost.seconds))} to '
-                f'{_seconds(max(cost.seconds))}',
-                f'{cost.bytes / 2**20:.0f} MB'
-                + _ratio(cost.bytes, first.bytes)
+                f'{_seconds(min(cost.seconds))} to {_seconds(max(cost.seconds))}',
+                f'{cost.bytes / 2**20:.0f} MB' + _ratio(cost.bytes, first.bytes),
             ]
     return Table(
-        'Time and memory', head, rows,
+        'Time and memory',
+        head,
+        rows,
         f'Measured side by side on {setting.device}: median of '
         f'{setting.repeats} turn{"s" if setting.repeats > 1 else ""}, '
         'smallest to largest; inference with batch 1, training steps with '
         f'batch {setting.batch_size}; noise as input, '
         'random weights, the same of the same layers. Memory: weights, '
-        "activations and, in training, gradients and the optimizer's state.")
+        "activations and, in training, gradients and the optimizer's state.",
+    )
 
 
 def _results(comparison: Comparison, group: Group) -> Table:
     metrics = shared_metrics(group)
     head = ['model', 'runs']
     for metric in metrics:
-        head += [f'{metric.name}, last', f'gain in {metric.name}',
-                 f'{metric.name}, best']
+        head += [
+            f'{metric.name}, last',
+            f'gain in {metric.name}',
+            f'{metric.name}, best',
+        ]
     head += ['s/iteration', 'training', 'remark']
-    baseline = next((runs for runs in group.models[0].runs
-                     if not runs[0].state), [])
+    baseline = next((runs for runs in group.models[0].runs if not runs[0].state), [])
     rows = []
     for model in group.models:
         if not model.runs:
-            rows.append([model.name, '0', *[''] * (len(head) - 3),
-                         f'no run below {", ".join(comparison.searched)}'])
+            rows.append(
+                [
+                    model.name,
+                    '0',
+                    *[''] * (len(head) - 3),
+                    f'no run below {", ".join(comparison.searched)}',
+                ]
+            )
         for runs in model.runs:
             row = [model.name, str(len(runs))]
             for metric in metrics:
                 row += _reached(metric, runs, baseline)
             remarks = [runs[0].state]
             if runs[0].settings and model.settings:
-                remarks.append(
-                    describe_difference(runs[0].settings, model.settings))
+                remarks.append(describe_difference(runs[0].settings, model.settings))
             times = [run.seconds_per_iteration for run in runs if run.train]
             total = [run.training_seconds for run in runs if run.train]
-            rows.append([
-                *row, mean_and_spread(times, 3) if times else '',
-                _hours(statistics.mean(total)) if total else '',
-                '; '.join(filter(None, remarks))
-            ])
+            rows.append(
+                [
+                    *row,
+                    mean_and_spread(times, 3) if times else '',
+                    _hours(statistics.mean(total)) if total else '',
+                    '; '.join(filter(None, remarks)),
+                ]
+            )
     return Table(
-        'Trained', head, rows,
+        'Trained',
+        head,
+        rows,
         'Mean and sample standard deviation over runs that differ in their '
         'seed alone; remark: what differs from the config file; gain: of the '
         'mean of the last evaluations over the '
         "baseline's; training: time of the iterations by the runner's own "
-        'clock, without evaluations.')
+        'clock, without evaluations.',
+    )
 
 
-def _reached(metric: Metric, runs: list[Run],
-             baseline: list[Run]) -> tuple[str, str, str]:
+def _reached(
+    metric: Metric, runs: list[Run], baseline: list[Run]
+) -> tuple[str, str, str]:
     """Cells of a metric: last, gain over the baseline, best."""
     values = [found for run in runs if (found := run.values(metric))]
     if not values:
@@ -219,27 +293,31 @@ def _reached(metric: Metric, runs: list[Run],
     other = [found[-1] for run in baseline if (found := run.values(metric))]
     gain = ''
     if other and runs is not baseline:
-        gain = (f'{statistics.mean(last) - statistics.mean(other):+.{digits}f}'
-                )
-    return (mean_and_spread(last, digits), gain,
-            mean_and_spread([best(found) for found in values], digits))
+        gain = f'{statistics.mean(last) - statistics.mean(other):+.{digits}f}'
+    return (
+        mean_and_spread(last, digits),
+        gain,
+        mean_and_spread([best(found) for found in values], digits),
+    )
 
 
 def _published(group: Group) -> Table:
     return Table(
         'Published by upstream for the baseline',
         ['model', 'data set', 'task', 'metric', 'value'],
-        [[result.model, result.dataset, result.task, name, str(value)]
-         for result in group.published
-         for name, value in result.metrics.items()],
-        "From the installed toolbox's metafile.")
+        [
+            [result.model, result.dataset, result.task, name, str(value)]
+            for result in group.published
+            for name, value in result.metrics.items()
+        ],
+        "From the installed toolbox's metafile.",
+    )
 
 
 def _cost_fields(cost: Cost) -> Iterable:
     if not cost.seconds:
         return '', '', '', '', cost.error
-    return (cost.median, min(cost.seconds), max(cost.seconds), cost.bytes,
-            cost.error)
+    return (cost.median, min(cost.seconds), max(cost.seconds), cost.bytes, cost.error)
 
 
 def _ratio(value: float, other: float | None) -> str:
@@ -250,12 +328,15 @@ def _ratio(value: float, other: float | None) -> str:
 
 
 def _seconds(value: float) -> str:
-    if value < .9995:
+    if value < 0.9995:
         return f'{1e3 * value:.3g} ms'
     return f'{value:.3g} s' if value < 999.5 else f'{value:.0f} s'
 
 
 def _hours(seconds: float) -> str:
     minutes = round(seconds / 60)
-    return f'{minutes // 60} h {minutes % 60:02d} min' if (
-        minutes >= 60) else f'{seconds / 60:.1f} min'
+    return (
+        f'{minutes // 60} h {minutes % 60:02d} min'
+        if (minutes >= 60)
+        else f'{seconds / 60:.1f} min'
+    )

@@ -1,4 +1,5 @@
 """What the comparison with upstream measures."""
+
 import math
 import os
 import signal
@@ -18,9 +19,9 @@ pytestmark = pytest.mark.slow
 def test_the_memory_of_upstreams_map_is_seen():
     case = Case('embedded_gaussian', (64, 64), 16, train=False)
     results = compare(case, repeats=1)
-    the_map = 4 * (64 * 64)**2
-    assert results['upstream'].bytes > .9 * the_map
-    assert results['nl_plugins'].bytes < .5 * the_map
+    the_map = 4 * (64 * 64) ** 2
+    assert results['upstream'].bytes > 0.9 * the_map
+    assert results['nl_plugins'].bytes < 0.5 * the_map
     assert all(result.seconds > 0 for result in results.values())
 
 
@@ -33,7 +34,7 @@ def test_the_formula_runs_where_upstream_cannot():
 
 
 def test_what_upstream_does_not_have_is_said():
-    results = compare(Case('disentangled', (16, ), 8), repeats=1)
+    results = compare(Case('disentangled', (16,), 8), repeats=1)
     assert 'in 2d only' in results['upstream'].error
     assert math.isnan(results['upstream'].seconds)
     assert results['nl_plugins'].seconds > 0
@@ -63,20 +64,26 @@ def test_sub_sampling_makes_a_quarter_of_the_map():
     case = Case('embedded_gaussian', (2, 48, 48), 8, train=False)
     full, pooled = (
         compare(case._replace(sub_sample=sub_sample), repeats=1)['upstream']
-        for sub_sample in (False, True))
+        for sub_sample in (False, True)
+    )
     assert full.bytes > 2 * pooled.bytes > 0
     # with the projections alone left out, a quarter of what is computed
     projections = 4 * 2 * 48**2 * 8 * 4
-    assert 4 * (multiplications(case._replace(sub_sample=True))
-                - projections) == multiplications(case) - projections
+    assert (
+        4 * (multiplications(case._replace(sub_sample=True)) - projections)
+        == multiplications(case) - projections
+    )
 
 
-@pytest.mark.parametrize('block, expected', [
-    ('embedded_gaussian', 4 * 100 * 8 * 4 + 2 * 100**2 * 4),
-    ('gaussian', 2 * 100 * 8 * 4 + 100**2 * (8 + 4)),
-    ('dot_product', 4 * 100 * 8 * 4 + 2 * 100 * 4 * 4),
-    ('concatenation', 4 * 100 * 8 * 4),
-])
+@pytest.mark.parametrize(
+    'block, expected',
+    [
+        ('embedded_gaussian', 4 * 100 * 8 * 4 + 2 * 100**2 * 4),
+        ('gaussian', 2 * 100 * 8 * 4 + 100**2 * (8 + 4)),
+        ('dot_product', 4 * 100 * 8 * 4 + 2 * 100 * 4 * 4),
+        ('concatenation', 4 * 100 * 8 * 4),
+    ],
+)
 def test_multiplications(block, expected):
     case = Case(block, (10, 10), 8, train=False)
     assert multiplications(case) == expected

@@ -1,4 +1,5 @@
 """Table, CSV and plot of measurements."""
+
 import csv
 from pathlib import Path
 
@@ -15,7 +16,8 @@ def results():
         found[Case('dot_product', (n, n), 16)] = dict(
             upstream=Result(1e-6 * n**4, 1e4 * n**4),
             nl_plugins=Result(2e-4 * n**2, 2e6 * n**2),
-            matmul=Result(1e-4 * n**2, 0))
+            matmul=Result(1e-4 * n**2, 0),
+        )
     return found
 
 
@@ -23,20 +25,23 @@ def test_table_of_ratios():
     lines = to_markdown(results()).splitlines()
     assert lines[4] == (
         '| dot product | 16 x 40 x 40 | fp32 | training | 2.560 s | 0.320 s | '
-        '8.0x | 0.160 s | 2.00x | 24414 MB | 3052 MB | 8.0x |')
+        '8.0x | 0.160 s | 2.00x | 24414 MB | 3052 MB | 8.0x |'
+    )
     assert '| dot product, fp32, training | upstream | 2.00 | 2.00 |' in lines
-    assert '| dot product, fp32, training | nl_plugins | 1.00 | 1.00 |' in (
-        lines)
+    assert '| dot product, fp32, training | nl_plugins | 1.00 | 1.00 |' in (lines)
 
 
 def test_failures_and_notes_are_told():
     case = Case('concatenation', (4, 4), 8)
-    table = to_markdown({
-        case: dict(
-            upstream=Result(1., 2**20, note='written out'),
-            nl_plugins=Result(error='out of memory'),
-            matmul=Result(1., 0))
-    })
+    table = to_markdown(
+        {
+            case: dict(
+                upstream=Result(1.0, 2**20, note='written out'),
+                nl_plugins=Result(error='out of memory'),
+                matmul=Result(1.0, 0),
+            )
+        }
+    )
     assert '| 1.000 s* | fails |  | 1.000 s |  | 1 MB | fails |  |' in table
     assert 'fails: nl_plugins, concatenation 8 x 4 x 4: out of mem' in table
     assert '\\* upstream, concatenation 8 x 4 x 4: written out' in table
@@ -47,11 +52,21 @@ def test_csv_has_a_row_for_each_implementation(tmp_path):
     rows = list(csv.DictReader(Path(tmp_path, 'out.csv').open()))
     assert len(rows) == 9
     assert rows[4] == dict(
-        block='dot_product', size='20x20', channels='16', train='training',
-        device='cpu', dtype='fp32', batch='1', sub_sample='False',
-            positions='400',
-        implementation='nl_plugins', seconds='0.08', bytes='800000000.0',
-        error='', note='')
+        block='dot_product',
+        size='20x20',
+        channels='16',
+        train='training',
+        device='cpu',
+        dtype='fp32',
+        batch='1',
+        sub_sample='False',
+        positions='400',
+        implementation='nl_plugins',
+        seconds='0.08',
+        bytes='800000000.0',
+        error='',
+        note='',
+    )
 
 
 def test_plot_is_a_picture(tmp_path):

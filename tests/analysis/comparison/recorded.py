@@ -1,4 +1,5 @@
 """Work directories as the runner leaves them."""
+
 import json
 
 CONFIG = """
@@ -15,20 +16,33 @@ def train_records(epochs, value, time=0.5):
     for epoch in epochs:
         for i in (2, 4):
             step = 4 * (epoch - 1) + i
-            yield dict(loss=2 / step, loss_cls=1 / step, time=time,
-                       epoch=epoch, iter=step, step=step)
-        yield {'coco/bbox_mAP': value * epoch, 'time': 99., 'step': epoch}
+            yield dict(
+                loss=2 / step,
+                loss_cls=1 / step,
+                time=time,
+                epoch=epoch,
+                iter=step,
+                step=step,
+            )
+        yield {'coco/bbox_mAP': value * epoch, 'time': 99.0, 'step': epoch}
 
 
-def write_run(work_dir, records, name='model', stamp='20250101_000000',
-              seed=0, lr=0.1, resume=False):
+def write_run(
+    work_dir,
+    records,
+    name='model',
+    stamp='20250101_000000',
+    seed=0,
+    lr=0.1,
+    resume=False,
+):
     """Write the records of a training and its config."""
     folder = work_dir / stamp / 'vis_data'
     folder.mkdir(parents=True)
-    text = CONFIG.format(
-        lr=lr, seed=seed, resume=resume, work_dir=work_dir)
+    text = CONFIG.format(lr=lr, seed=seed, resume=resume, work_dir=work_dir)
     (folder / 'config.py').write_text(text)
     (work_dir / f'{name}.py').write_text(text)
     (folder / 'scalars.json').write_text(
-        ''.join(json.dumps(record) + '\n' for record in records))
+        ''.join(json.dumps(record) + '\n' for record in records)
+    )
     return folder

@@ -1,4 +1,5 @@
 """What is put together about models and their baselines."""
+
 from pathlib import Path
 
 import pytest
@@ -10,31 +11,38 @@ from nl_plugins.errors import ConfigNotFoundError, OptionError
 
 CONFIGS = Path(__file__).parents[3] / 'configs'
 BASELINE = 'mmseg::fcn/fcn_r50-d8_4xb2-40k_cityscapes-512x1024.py'
-WITH_BLOCK = str(
-    CONFIGS / 'fcn/fcn_r50-d8-nl-c4_4xb2-40k_cityscapes-512x1024.py')
-DEMO = [str(CONFIGS / f'demo/{name}_r18-2stages_demo.py')
-        for name in ('fcn', 'nonlocal', 'dnl')]
+WITH_BLOCK = str(CONFIGS / 'fcn/fcn_r50-d8-nl-c4_4xb2-40k_cityscapes-512x1024.py')
+DEMO = [
+    str(CONFIGS / f'demo/{name}_r18-2stages_demo.py')
+    for name in ('fcn', 'nonlocal', 'dnl')
+]
 UNMEASURED = Setting((32, 64), repeats=0)
 
 
 def test_the_baseline_is_found_and_comes_first(monkeypatch):
-    monkeypatch.setattr(models, 'measure_complexity',
-                        lambda cfg, shape: (cfg.filename, shape))
+    monkeypatch.setattr(
+        models, 'measure_complexity', lambda cfg, shape: (cfg.filename, shape)
+    )
     found = models.compare([WITH_BLOCK], setting=UNMEASURED)
-    group, = found.groups
+    (group,) = found.groups
     assert [m.config for m in group.models] == [BASELINE, WITH_BLOCK]
-    assert [m.blocks for m in group.models
-            ] == ['', 'NonLocal2d before layer3.-1 of backbone']
+    assert [m.blocks for m in group.models] == [
+        '',
+        'NonLocal2d before layer3.-1 of backbone',
+    ]
     assert group.published[0].metrics['mIoU'] > 70
-    assert all(m.complexity[1] == (32, 64) and m.costs == {}
-               for m in group.models)
+    assert all(m.complexity[1] == (32, 64) and m.costs == {} for m in group.models)
 
 
 def test_one_baseline_for_all_and_runs_by_the_name_of_the_config(tmp_path):
     for seed in (0, 1):
-        write_run(tmp_path / f'work{seed}', train_records((1, 2), .2),
-                  'dnl_r18-2stages_demo', seed=seed)
-    write_run(tmp_path / 'other', train_records((1, 2), .2), 'unknown')
+        write_run(
+            tmp_path / f'work{seed}',
+            train_records((1, 2), 0.2),
+            'dnl_r18-2stages_demo',
+            seed=seed,
+        )
+    write_run(tmp_path / 'other', train_records((1, 2), 0.2), 'unknown')
     found = models.compare(DEMO[1:], DEMO[0], [str(tmp_path)], UNMEASURED)
     fcn, nonlocal_, dnl = found.groups[0].models
     assert fcn.complexity.parameters < nonlocal_.complexity.parameters
@@ -45,12 +53,16 @@ def test_one_baseline_for_all_and_runs_by_the_name_of_the_config(tmp_path):
 
 def test_costs_are_measured_in_both_phases(monkeypatch):
     monkeypatch.setattr(
-        models, 'measure_costs', lambda configs, phase, setting: [
-            Cost((len(phase), ), i) for i, _ in enumerate(configs)])
+        models,
+        'measure_costs',
+        lambda configs, phase, setting: [
+            Cost((len(phase),), i) for i, _ in enumerate(configs)
+        ],
+    )
     found = models.compare(DEMO[1:2], DEMO[0], setting=Setting((32, 64)))
     assert [m.costs for m in found.groups[0].models] == [
-        dict(inference=Cost((9, ), i), training=Cost((8, ), i))
-        for i in (0, 1)]
+        dict(inference=Cost((9,), i), training=Cost((8,), i)) for i in (0, 1)
+    ]
 
 
 def test_what_cannot_be_counted_is_a_row_that_says_so(monkeypatch):
@@ -59,8 +71,7 @@ def test_what_cannot_be_counted_is_a_row_that_says_so(monkeypatch):
         raise RuntimeError('no kernel\nand so on')
 
     monkeypatch.setattr(models, 'measure_complexity', fail)
-    model = models.compare([DEMO[0]], DEMO[0],
-                           setting=UNMEASURED).groups[0].models[0]
+    model = models.compare([DEMO[0]], DEMO[0], setting=UNMEASURED).groups[0].models[0]
     assert model.complexity is None and model.error == 'no kernel'
 
 
@@ -79,8 +90,7 @@ def test_errors_come_before_anything_long(tmp_path, monkeypatch):
     with pytest.raises(OptionError, match='own.py has no model'):
         models.compare([str(own)], DEMO[0])
     with pytest.raises(OptionError, match='does not say the size'):
-        models.compare([str(
-            CONFIGS / 'demo/mask-rcnn_r18-2stages-nl-c3_fpn_demo.py')])
+        models.compare([str(CONFIGS / 'demo/mask-rcnn_r18-2stages-nl-c3_fpn_demo.py')])
     twin = tmp_path / Path(DEMO[0]).name
     twin.write_text(f"_base_ = '{DEMO[0]}'\n")
     with pytest.raises(OptionError, match='have the same name'):
@@ -90,7 +100,11 @@ def test_errors_come_before_anything_long(tmp_path, monkeypatch):
 def test_one_file_may_be_written_in_several_ways(monkeypatch):
     monkeypatch.chdir(CONFIGS)
     found = models.compare(
-        ['demo/fcn_r18-2stages_demo.py', './demo/dnl_r18-2stages_demo.py',
-         DEMO[2]], DEMO[0], setting=UNMEASURED)
+        ['demo/fcn_r18-2stages_demo.py', './demo/dnl_r18-2stages_demo.py', DEMO[2]],
+        DEMO[0],
+        setting=UNMEASURED,
+    )
     assert [m.name for m in found.groups[0].models] == [
-        'fcn_r18-2stages_demo', 'dnl_r18-2stages_demo']
+        'fcn_r18-2stages_demo',
+        'dnl_r18-2stages_demo',
+    ]

@@ -1,4 +1,5 @@
 """Tables and files of comparisons whose figures are known."""
+
 import csv
 import re
 
@@ -16,40 +17,73 @@ from nl_plugins.analysis.complexity import Complexity
 @pytest.fixture
 def comparison(tmp_path):
     """A baseline and a block with three runs each, a model that fails."""
-    for name, ap, seed, epochs in (('base', .01, -1, 1), ('base', .20, 0, 2),
-                                   ('base', .22, 1, 2),
-                                   ('block', .25, 0, 2), ('block', .27, 1, 2),
-                                   ('block', .10, 2, 1)):
-        write_run(tmp_path / f'{name}{seed}',
-                  train_records(range(1, epochs + 1), ap), name, seed=seed)
+    for name, ap, seed, epochs in (
+        ('base', 0.01, -1, 1),
+        ('base', 0.20, 0, 2),
+        ('base', 0.22, 1, 2),
+        ('block', 0.25, 0, 2),
+        ('block', 0.27, 1, 2),
+        ('block', 0.10, 2, 1),
+    ):
+        write_run(
+            tmp_path / f'{name}{seed}',
+            train_records(range(1, epochs + 1), ap),
+            name,
+            seed=seed,
+        )
     runs = find_runs([tmp_path])
-    groups = {name: group_runs(r for r in runs if r.name == name)
-              for name in ('base', 'block')}
+    groups = {
+        name: group_runs(r for r in runs if r.name == name)
+        for name in ('base', 'block')
+    }
 
     def costs(scale):
-        return dict(inference=Cost((.3 * scale, .1 * scale, .2 * scale),
-                                   scale * 2**20),
-                    training=Cost((2. * scale, ), scale * 2**30))
+        return dict(
+            inference=Cost((0.3 * scale, 0.1 * scale, 0.2 * scale), scale * 2**20),
+            training=Cost((2.0 * scale,), scale * 2**30),
+        )
 
     failed = Cost(error='out of memory')
     models = [
-        Model('mmdet::x/base.py', '', Complexity(10**7, 10**10, (64, 96)), '',
-              costs(1), groups['base']),
-        Model('configs/block.py', 'NonLocal2d before layer3.-1',
-              Complexity(12 * 10**6, 11 * 10**9, (64, 96)), '', costs(1.5),
-              groups['block']),
-        Model('configs/broken.py', '', None, 'no kernel',
-              dict(inference=failed, training=failed))
+        Model(
+            'mmdet::x/base.py',
+            '',
+            Complexity(10**7, 10**10, (64, 96)),
+            '',
+            costs(1),
+            groups['base'],
+        ),
+        Model(
+            'configs/block.py',
+            'NonLocal2d before layer3.-1',
+            Complexity(12 * 10**6, 11 * 10**9, (64, 96)),
+            '',
+            costs(1.5),
+            groups['block'],
+        ),
+        Model(
+            'configs/broken.py',
+            '',
+            None,
+            'no kernel',
+            dict(inference=failed, training=failed),
+        ),
     ]
-    published = [PublishedResult('Object Detection', 'COCO',
-                                 {'box AP': 38.2}, 'base', '')]
-    return Comparison([Group(models, published)], Setting(), [str(tmp_path)],
-                      [runs[0]._replace(name='stranger')])
+    published = [
+        PublishedResult('Object Detection', 'COCO', {'box AP': 38.2}, 'base', '')
+    ]
+    return Comparison(
+        [Group(models, published)],
+        Setting(),
+        [str(tmp_path)],
+        [runs[0]._replace(name='stranger')],
+    )
 
 
 def cells(comparison, title):
-    table, = (t for t in tables.tables(comparison, comparison.groups[0])
-              if t.title == title)
+    (table,) = (
+        t for t in tables.tables(comparison, comparison.groups[0]) if t.title == title
+    )
     return [dict(zip(table.head, row)) for row in table.rows]
 
 
@@ -57,8 +91,12 @@ def test_sizes_with_their_ratios(comparison):
     base, block, broken = cells(comparison, 'Size')
     assert base['parameters'] == '10.00 M (1.00x)'
     assert block == dict(
-        model='block', blocks='NonLocal2d before layer3.-1', input='64 x 96',
-        parameters='12.00 M (1.20x)', FLOPs='11 G (1.10x)')
+        model='block',
+        blocks='NonLocal2d before layer3.-1',
+        input='64 x 96',
+        parameters='12.00 M (1.20x)',
+        FLOPs='11 G (1.10x)',
+    )
     assert broken['input'] == 'fails: no kernel'
 
 
@@ -77,12 +115,19 @@ def test_results_with_gain_and_unfinished_runs(comparison):
     assert (stopped['model'], stopped['remark']) == ('base', '1 of 2 epochs')
     assert base['box AP, last'] == '42.0 ± 2.8'
     assert base['gain in box AP'] == ''
-    assert (block['runs'], block['box AP, last'], block['gain in box AP'],
-            block['box AP, best'], block['s/iteration'], block['training']
-            ) == ('2', '52.0 ± 2.8', '+10.0', '52.0 ± 2.8', '0.500 ± 0.000',
-                  '0.1 min')
-    assert (unfinished['runs'], unfinished['box AP, last'],
-            unfinished['remark']) == ('1', '10.0', '1 of 2 epochs')
+    assert (
+        block['runs'],
+        block['box AP, last'],
+        block['gain in box AP'],
+        block['box AP, best'],
+        block['s/iteration'],
+        block['training'],
+    ) == ('2', '52.0 ± 2.8', '+10.0', '52.0 ± 2.8', '0.500 ± 0.000', '0.1 min')
+    assert (unfinished['runs'], unfinished['box AP, last'], unfinished['remark']) == (
+        '1',
+        '10.0',
+        '1 of 2 epochs',
+    )
     assert (broken['runs'], broken['box AP, last']) == ('0', '')
     assert broken['remark'].startswith('no run below')
 
@@ -92,17 +137,17 @@ def test_remarks_are_differences_against_the_config_file(comparison):
     first = comparison.groups[0].models[1]
     settings = first.runs[0][0].settings
     comparison.groups[0].models[1] = first._replace(
-        settings=settings | {'optim_wrapper.optimizer.lr': .3})
+        settings=settings | {'optim_wrapper.optimizer.lr': 0.3}
+    )
     _, _, block, unfinished, _ = cells(comparison, 'Trained')
     assert block['remark'] == 'optim_wrapper.optimizer.lr=0.1'
-    assert unfinished['remark'] == (
-        '1 of 2 epochs; optim_wrapper.optimizer.lr=0.1')
+    assert unfinished['remark'] == ('1 of 2 epochs; optim_wrapper.optimizer.lr=0.1')
     comparison.groups[0].models[1] = first._replace(settings=settings)
     assert cells(comparison, 'Trained')[2]['remark'] == ''
 
 
 def test_what_upstream_published(comparison):
-    row, = cells(comparison, 'Published by upstream for the baseline')
+    (row,) = cells(comparison, 'Published by upstream for the baseline')
     assert (row['metric'], row['value']) == ('box AP', '38.2')
 
 
@@ -113,23 +158,29 @@ def test_markdown_holds_every_table(comparison):
     assert text.count('\n### ') == 4
     # every row of a table has as many cells as its head
     for block in re.findall(r'(?:^\|.*\n)+', text, re.M):
-        assert len({line.replace(r'\|', '').count('|')
-                    for line in block.splitlines()}) == 1
+        assert (
+            len({line.replace(r'\|', '').count('|') for line in block.splitlines()})
+            == 1
+        )
 
 
 def test_csv_holds_the_figures(comparison, tmp_path):
     tables.write_csv(comparison, tmp_path)
     with open(tmp_path / 'models.csv') as file:
         base, block, broken = csv.DictReader(file)
-    assert float(block['inference_seconds']) == pytest.approx(.3)
-    assert float(block['inference_seconds_min']) == pytest.approx(.15)
+    assert float(block['inference_seconds']) == pytest.approx(0.3)
+    assert float(block['inference_seconds_min']) == pytest.approx(0.15)
     assert int(base['flops']) == 10**10
     assert broken['training_error'] == 'out of memory'
     assert broken['parameters'] == broken['training_seconds'] == ''
     with open(tmp_path / 'runs.csv') as file:
         rows = list(csv.DictReader(file))
-    assert [(r['config'], r['seed'], r['state'], r['last']) for r in rows
-            ][-1] == ('configs/block.py', '2', '1 of 2 epochs', '10.0')
+    assert [(r['config'], r['seed'], r['state'], r['last']) for r in rows][-1] == (
+        'configs/block.py',
+        '2',
+        '1 of 2 epochs',
+        '10.0',
+    )
     assert len(rows) == 6
 
 
@@ -138,12 +189,14 @@ def test_the_page_needs_nothing_else(comparison, tmp_path):
     picture.mkdir()
     import cv2
     import numpy as np
+
     (picture / 'broken_3.png').write_bytes(b'no picture')
     (picture / 'empty_3.png').touch()
     (picture / 'folder_3.png').mkdir()
     for step in (9, 12):
-        cv2.imwrite(str(picture / f'attention_{step}.png'),
-                    np.full((9, 16, 3), step, np.uint8))
+        cv2.imwrite(
+            str(picture / f'attention_{step}.png'), np.full((9, 16, 3), step, np.uint8)
+        )
     page.write_page(comparison, tmp_path / 'page.html')
     text = (tmp_path / 'page.html').read_text()
     sources = re.findall(r'(?:src|href)="(.{5})', text)
@@ -165,10 +218,14 @@ def test_a_curve_for_each_run(comparison, monkeypatch):
     assert titles == ['box AP', 'loss', 'loss_cls']
     lines, style = drawn[0]
     assert style == 'o-'
-    assert lines[1] == (0, [(4, 20.), (8, 40.)])
+    assert lines[1] == (0, [(4, 20.0), (8, 40.0)])
     assert [number for number, _ in lines] == [0, 0, 0, 1, 1, 1]
 
 
 def test_times_are_readable():
-    assert [tables._seconds(value) for value in (.00512, .9999, 1.234, 1234.5)
-            ] == ['5.12 ms', '1 s', '1.23 s', '1234 s']
+    assert [tables._seconds(value) for value in (0.00512, 0.9999, 1.234, 1234.5)] == [
+        '5.12 ms',
+        '1 s',
+        '1.23 s',
+        '1234 s',
+    ]

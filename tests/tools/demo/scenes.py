@@ -1,4 +1,5 @@
 """What the tests of the generated data sets share."""
+
 import numpy as np
 import torch
 from demo import scene
@@ -7,7 +8,8 @@ from demo import scene
 def files(root):
     return {
         path.relative_to(root).as_posix(): path.read_bytes()
-        for path in root.rglob('*') if path.is_file()
+        for path in root.rglob('*')
+        if path.is_file()
     }
 
 
@@ -35,7 +37,7 @@ def columns_seen(model):
             torch.nn.init.normal_(parameter, std=0.1)
     image = torch.randn(1, 3, scene.HEIGHT, 2 * scene.WIDTH)
     image.requires_grad_()
-    features, = model.eval()(image)
+    (features,) = model.eval()(image)
     column = features.shape[3] // 2
     features[..., column].square().sum().backward()
     columns = image.grad.abs().sum(dim=(0, 1, 2)).nonzero().flatten()

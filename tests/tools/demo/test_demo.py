@@ -1,4 +1,5 @@
 """tools/demo.py, from generated data to table and pictures."""
+
 import sys
 from functools import partial
 from pathlib import Path
@@ -47,12 +48,15 @@ def shorten(demo, monkeypatch, configs, options):
 def assert_reported(configs, results, out, pictures):
     for config in configs.values():
         work_dir = f'{results}/{Path(config).stem}/seed3'
-        assert (f'$ python tools/train.py {config} --work-dir {work_dir} '
-                '--cfg-options randomness.seed=3') in out
+        assert (
+            f'$ python tools/train.py {config} --work-dir {work_dir} '
+            '--cfg-options randomness.seed=3'
+        ) in out
     table = (results / 'results.md').read_text()
     assert table in out
-    assert [line.split('|')[1].strip() for line in table.splitlines()[2:]
-            ] == list(configs)
+    assert [line.split('|')[1].strip() for line in table.splitlines()[2:]] == list(
+        configs
+    )
     for name in pictures:
         assert str(results / name) in out
         assert (results / name).read_bytes().startswith(b'\x89PNG')
@@ -60,13 +64,16 @@ def assert_reported(configs, results, out, pictures):
 
 def test_detection_demo_trains_and_reports(demo, monkeypatch, capsys):
     monkeypatch.setattr(
-        demo.detection, 'generate_dataset',
-        partial(demo.detection.generate_dataset, num_train=8, num_val=2))
+        demo.detection,
+        'generate_dataset',
+        partial(demo.detection.generate_dataset, num_train=8, num_val=2),
+    )
     shorten(demo, monkeypatch, demo.DET_CONFIGS, ONE_EPOCH)
     demo.demonstrate_detection([3])
     out = capsys.readouterr().out
-    assert_reported(demo.DET_CONFIGS, Path('work_dirs/demo'), out,
-                    ('curves.png', 'attention.png'))
+    assert_reported(
+        demo.DET_CONFIGS, Path('work_dirs/demo'), out, ('curves.png', 'attention.png')
+    )
     # progress
     assert out.count('Epoch(train) [1][1/1]') == 2
     assert out.count('segm_mAP') == 2
@@ -75,13 +82,19 @@ def test_detection_demo_trains_and_reports(demo, monkeypatch, capsys):
 
 def test_segmentation_demo_trains_and_reports(demo, monkeypatch, capsys):
     monkeypatch.setattr(
-        demo.segmentation, 'generate_dataset',
-        partial(demo.segmentation.generate_dataset, num_train=8, num_val=4))
+        demo.segmentation,
+        'generate_dataset',
+        partial(demo.segmentation.generate_dataset, num_train=8, num_val=4),
+    )
     shorten(demo, monkeypatch, demo.SEG_CONFIGS, TWO_ITERATIONS)
     demo.demonstrate_segmentation([3])
     out = capsys.readouterr().out
-    assert_reported(demo.SEG_CONFIGS, Path('work_dirs/demo_seg'), out,
-                    ('curves.png', 'attention.png', 'predictions.png'))
+    assert_reported(
+        demo.SEG_CONFIGS,
+        Path('work_dirs/demo_seg'),
+        out,
+        ('curves.png', 'attention.png', 'predictions.png'),
+    )
     assert out.count('Iter(train) [2/2]') == 2
     assert out.count('mIoU: ') == 2
     assert 'disentangled non-local head: mIoU' in out
@@ -90,13 +103,19 @@ def test_segmentation_demo_trains_and_reports(demo, monkeypatch, capsys):
 def test_video_demo_trains_and_reports(demo, monkeypatch, capsys):
     pytest.importorskip('mmaction')
     monkeypatch.setattr(
-        demo.video, 'generate_dataset',
-        partial(demo.video.generate_dataset, num_train=16, num_val=8))
+        demo.video,
+        'generate_dataset',
+        partial(demo.video.generate_dataset, num_train=16, num_val=8),
+    )
     shorten(demo, monkeypatch, demo.VIDEO_CONFIGS, ONE_EPOCH)
     demo.demonstrate_video([3])
     out = capsys.readouterr().out
-    assert_reported(demo.VIDEO_CONFIGS, Path('work_dirs/demo_video'), out,
-                    ('curves.png', 'attention.png'))
+    assert_reported(
+        demo.VIDEO_CONFIGS,
+        Path('work_dirs/demo_video'),
+        out,
+        ('curves.png', 'attention.png'),
+    )
     assert out.count('Epoch(train) [1][1/1]') == 2
     assert out.count('acc/top1: ') == 2
     assert '+ DisentangledNonLocal3d: top-1' in out

@@ -1,4 +1,5 @@
 """The generated data set: reproducible, balanced, and its cue far away."""
+
 import json
 from pathlib import Path
 
@@ -16,7 +17,7 @@ CONFIGS = Path(__file__).parents[3] / 'configs' / 'demo'
 BASELINE = 'mask-rcnn_r18-2stages_fpn_demo.py'
 WITH_BLOCKS = [
     'mask-rcnn_r18-2stages-nl-c3_fpn_demo.py',
-    'mask-rcnn_r18-2stages-dnl-c3_fpn_demo.py'
+    'mask-rcnn_r18-2stages-dnl-c3_fpn_demo.py',
 ]
 
 
@@ -30,8 +31,7 @@ def dataset(tmp_path_factory):
 def test_same_arguments_give_the_same_bytes(dataset, tmp_path):
     detection.generate_dataset(tmp_path / 'a', num_train=24, num_val=10)
     assert files(tmp_path / 'a') == files(dataset)
-    detection.generate_dataset(
-        tmp_path / 'b', num_train=24, num_val=10, seed=1)
+    detection.generate_dataset(tmp_path / 'b', num_train=24, num_val=10, seed=1)
     other = files(tmp_path / 'b')
     assert other.keys() == files(dataset).keys()
     assert not other.items() & files(dataset).items()
@@ -51,8 +51,7 @@ def test_annotations_describe_the_images(dataset, subset):
     assert names == detection.CLASSES
     lamps = []
     for info in coco.loadImgs(coco.getImgIds()):
-        image = mmcv.imread(
-            dataset / subset / info['file_name'], channel_order='rgb')
+        image = mmcv.imread(dataset / subset / info['file_name'], channel_order='rgb')
         assert image.shape == (info['height'], info['width'], 3)
         annotations = coco.loadAnns(coco.getAnnIds(info['id']))
         columns = lamp_columns(image)
@@ -65,7 +64,7 @@ def test_annotations_describe_the_images(dataset, subset):
             taken += mask
             # what is drawn is what is annotated: bright inside, dark outside
             x, y, width, height = map(int, annotation['bbox'])
-            box = np.s_[y:y + height, x:x + width]
+            box = np.s_[y : y + height, x : x + width]
             assert mask.sum() == mask[box].sum() == annotation['area']
             bright = image[box].mean(axis=2) > 135
             assert (bright == mask[box]).mean() > 0.99
@@ -90,13 +89,11 @@ def test_config_and_data_set_agree_on_the_classes():
 def test_queries_are_shapes_of_each_class(dataset):
     queries = detection.find_queries(dataset)
     assert len(queries) == len(detection.CLASSES)
-    content = json.loads(
-        (dataset / 'annotations' / 'instances_val.json').read_text())
+    content = json.loads((dataset / 'annotations' / 'instances_val.json').read_text())
     names = {image['file_name']: image['id'] for image in content['images']}
     coco = COCO(dataset / 'annotations' / 'instances_val.json')
     for label, (path, (x, y)) in enumerate(queries):
-        shapes = coco.loadAnns(
-            coco.getAnnIds(names[path.name], catIds=label + 1))
+        shapes = coco.loadAnns(coco.getAnnIds(names[path.name], catIds=label + 1))
         assert any(coco.annToMask(shape)[int(y), int(x)] for shape in shapes)
 
 

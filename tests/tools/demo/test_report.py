@@ -1,4 +1,5 @@
 """Tables and curves of training runs, from records with known results."""
+
 import json
 
 import pytest
@@ -22,13 +23,17 @@ def write_records(work_dir, box_ap, mask_ap, times, stamp='20250101_000000'):
                     time=times[len(lines) % 3],
                     epoch=epoch,
                     iter=step,
-                    step=step))
-        lines.append({
-            'coco/bbox_mAP': box_ap * epoch / 2,
-            'coco/segm_mAP': mask_ap * epoch / 2,
-            'time': 99.0,
-            'step': epoch
-        })
+                    step=step,
+                )
+            )
+        lines.append(
+            {
+                'coco/bbox_mAP': box_ap * epoch / 2,
+                'coco/segm_mAP': mask_ap * epoch / 2,
+                'time': 99.0,
+                'step': epoch,
+            }
+        )
     path.write_text(''.join(json.dumps(line) + '\n' for line in lines))
     return report.read_run(work_dir)
 
@@ -37,42 +42,51 @@ def write_records(work_dir, box_ap, mask_ap, times, stamp='20250101_000000'):
 def models(tmp_path):
     times = [0.25, 0.75, 0.3]
     return [
-        report.Model('Mask R-CNN', 1234567, [
-            write_records(tmp_path / 'a0', 0.4, 0.5, times),
-            write_records(tmp_path / 'a1', 0.5, 0.52, times)
-        ]),
-        report.Model('+ NonLocal2d', 2345678, [
-            write_records(tmp_path / 'b0', 0.8, 0.9, times),
-            write_records(tmp_path / 'b1', 0.8, 0.92, times)
-        ])
+        report.Model(
+            'Mask R-CNN',
+            1234567,
+            [
+                write_records(tmp_path / 'a0', 0.4, 0.5, times),
+                write_records(tmp_path / 'a1', 0.5, 0.52, times),
+            ],
+        ),
+        report.Model(
+            '+ NonLocal2d',
+            2345678,
+            [
+                write_records(tmp_path / 'b0', 0.8, 0.9, times),
+                write_records(tmp_path / 'b1', 0.8, 0.92, times),
+            ],
+        ),
     ]
 
 
 def test_table_holds_last_evaluations_mean_and_spread(models):
     lines = report.format_table(models).splitlines()
-    cells = [[cell.strip() for cell in line.strip('|').split('|')]
-             for line in lines]
+    cells = [[cell.strip() for cell in line.strip('|').split('|')] for line in lines]
     assert cells[0] == ['model', 'box AP', 'mask AP', 'parameters', 's/iter']
     assert set(''.join(cells[1])) == {'-'}
     # 45 +- 5 * sqrt(2), 51 +- sqrt(2); the median of .25 .75 .25 .75
     assert cells[2] == [
-        'Mask R-CNN', '45.0 ± 7.1', '51.0 ± 1.4', '1,234,567', '0.500 ± 0.000'
+        'Mask R-CNN',
+        '45.0 ± 7.1',
+        '51.0 ± 1.4',
+        '1,234,567',
+        '0.500 ± 0.000',
     ]
-    assert cells[3][:4] == [
-        '+ NonLocal2d', '80.0 ± 0.0', '91.0 ± 1.4', '2,345,678'
-    ]
+    assert cells[3][:4] == ['+ NonLocal2d', '80.0 ± 0.0', '91.0 ± 1.4', '2,345,678']
 
 
 def test_table_of_single_runs_has_no_spread(models):
     table = report.format_table(
-        [model._replace(runs=model.runs[:1]) for model in models])
+        [model._replace(runs=model.runs[:1]) for model in models]
+    )
     assert '±' not in table
     assert '40.0' in table and '50.0' in table
 
 
 def test_gains_are_points_over_the_first_model(models):
-    assert report.format_gains(
-        models) == '+ NonLocal2d: box AP +35.0, mask AP +40.0'
+    assert report.format_gains(models) == '+ NonLocal2d: box AP +35.0, mask AP +40.0'
 
 
 def test_evaluations_know_the_iteration_they_followed(models):
@@ -100,14 +114,15 @@ def test_missing_and_unfinished_trainings_are_refused(tmp_path):
 def test_curves_show_every_run(models, tmp_path, monkeypatch):
     figures = []
     monkeypatch.setattr(
-        report.Figure, 'savefig',
-        lambda self, path, **kwargs: figures.append(self))
+        report.Figure, 'savefig', lambda self, path, **kwargs: figures.append(self)
+    )
     report.draw_curves(models, tmp_path / 'curves.png')
     loss, ap = figures[0].axes
     assert len(loss.lines) == 4
     assert all(list(line.get_xdata()) == [2, 4, 6, 8] for line in loss.lines)
     assert [line.get_ydata()[-1] for line in ap.lines] == pytest.approx(
-        [50, 52, 90, 92])
+        [50, 52, 90, 92]
+    )
     legend = [text.get_text() for text in ap.get_legend().get_texts()]
     assert legend == ['Mask R-CNN', '+ NonLocal2d']
 

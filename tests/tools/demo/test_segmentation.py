@@ -1,4 +1,5 @@
 """The generated label maps: what is drawn is labelled, the cue far away."""
+
 from pathlib import Path
 
 import mmcv
@@ -32,8 +33,10 @@ def samples_of(root, subset):
     samples = list(DATASETS.build(options))
     assert len(samples) == COUNTS[subset]
     for sample in samples:
-        yield (sample['inputs'].numpy()[::-1].transpose(1, 2, 0),
-               sample['data_samples'].gt_sem_seg.data[0].numpy())
+        yield (
+            sample['inputs'].numpy()[::-1].transpose(1, 2, 0),
+            sample['data_samples'].gt_sem_seg.data[0].numpy(),
+        )
 
 
 def test_same_arguments_give_the_same_bytes(dataset, tmp_path):
@@ -54,16 +57,16 @@ def test_labels_describe_the_images(dataset, subset):
         columns = lamp_columns(image)
         assert np.array_equal(np.flatnonzero(lamp.any(axis=0)), columns)
         red, _, blue = image[lamp].mean(axis=0)
-        kind, = set(np.unique(labels)) - {
-            segmentation.ROAD, segmentation.TRAFFIC_LIGHT
+        (kind,) = set(np.unique(labels)) - {
+            segmentation.ROAD,
+            segmentation.TRAFFIC_LIGHT,
         }
         assert kind == segmentation.SHAPES[0 if red > blue else 1]
         shapes.append(kind)
         shape = labels == kind
         bright = image.mean(axis=2) > 135
         assert (bright == shape)[~lamp].mean() > 0.99
-        gap = np.abs(
-            np.flatnonzero(shape.any(axis=0))[:, None] - columns).min() - 1
+        gap = np.abs(np.flatnonzero(shape.any(axis=0))[:, None] - columns).min() - 1
         assert gap >= scene.MIN_DISTANCE
     first, second = map(shapes.count, segmentation.SHAPES)
     assert first == second
@@ -80,8 +83,7 @@ def test_queries_are_shapes_of_each_class(dataset):
     assert len(queries) == len(segmentation.SHAPES)
     for shape, (image, (x, y)) in zip(segmentation.SHAPES, queries):
         name = image.name.replace('leftImg8bit', 'gtFine_labelTrainIds')
-        labels = mmcv.imread(
-            dataset / 'gtFine/val/demo' / name, flag='unchanged')
+        labels = mmcv.imread(dataset / 'gtFine/val/demo' / name, flag='unchanged')
         assert labels[int(y), int(x)] == shape
 
 
@@ -95,7 +97,6 @@ def segmentor(config):
 
 
 class AsList(torch.nn.Module):
-
     def __init__(self, module):
         super().__init__()
         self.module = module
@@ -125,12 +126,14 @@ def test_the_value_path_takes_larger_steps_and_nothing_else(config):
     cfg = Config.fromfile(CONFIGS / config)
     init_default_scope('mmseg')
     from mmengine.optim import build_optim_wrapper
+
     model = MODELS.build(cfg.model)
     optimizer = build_optim_wrapper(model, cfg.optim_wrapper).optimizer
     names = {id(p): name for name, p in model.named_parameters()}
     larger = {
         names[id(p)].rpartition('nl_block.')[2].split('.')[0]
-        for group in optimizer.param_groups for p in group['params']
+        for group in optimizer.param_groups
+        for p in group['params']
         if group['lr'] > cfg.optim_wrapper.optimizer.lr
     }
     assert larger == {'g', 'conv_out'}
