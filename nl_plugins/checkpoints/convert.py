@@ -9,7 +9,7 @@ from mmcv.cnn.bricks.non_local import _NonLocalNd
 from torch import Tensor, nn
 
 from ..errors import CheckpointMismatchError
-from ..insertion import position_of
+from ..insertion import side_of
 from .load import check_fit
 
 #: ``eps`` of PyTorch's batch norms.
@@ -129,7 +129,7 @@ def _find_blocks(model: nn.Module) -> Iterator[tuple[str, str, str]]:
     for name, module in model.named_modules():
         host, _, child = name.rpartition('.')
         if isinstance(module, _NonLocalNd) and _CHILD.fullmatch(child):
-            yield host, child, position_of(model.get_submodule(host), child)
+            yield host, child, side_of(model.get_submodule(host), child)
 
 
 def _blocks_in_keys(state_dict: Mapping[str, Tensor]) -> Iterator[tuple[str, str, str]]:

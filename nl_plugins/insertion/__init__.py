@@ -1,5 +1,6 @@
 """Insert blocks at named places of a model."""
 
-from .with_blocks import WithBlocks, inserted_blocks, position_of
+from .insert import inserted_blocks, side_of
+from .with_blocks import WithBlocks
 
-__all__ = ['WithBlocks', 'inserted_blocks', 'position_of']
+__all__ = ['WithBlocks', 'inserted_blocks', 'side_of']

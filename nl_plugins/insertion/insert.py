@@ -1,0 +1,246 @@
+"""Build a block for a place, and make it run there.
+
+A block becomes a child of its target and runs in a forward hook of it, so no
+existing key of the state dict changes. The hooks get the block by its name
+from the module that they are called with: copies of the model (EMA, pickle)
+run their own blocks.
+"""
+
+import inspect
+import warnings
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import torch
+from mmcv.cnn.bricks.non_local import _NonLocalNd
+from mmcv.cnn.bricks.plugin import infer_abbr
+from torch import Tensor, nn
+
+from ..errors import ArgumentError, InsertionError
+from .places import Insertion
+from .probe import Call
+
+
+def build_block(
+    base: nn.Module, insertion: Insertion, calls: list[Call] | None
+) -> nn.Module:
+    """Build a block that fits its place.
+
+    Args:
+        base (nn.Module): What the place is in.
+        insertion (Insertion): The block and its place.
+        calls (list[Call], optional): The calls of the target in one forward
+            of the base, None if they are not known.
+
+    Returns:
+        nn.Module: The block, not attached.
+
+    Raises:
+        InsertionError: If the target cannot hold a block or the block does
+            not fit it. A ``ValueError``.
+        ArgumentError: If the block does not take an argument. A
+            ``TypeError``.
+    """
+    block_type, args, side, name, layout = insertion
+    place = f'{side}={name!r}'
+    target = base.get_submodule(name)
+    shape = None
+    if calls is not None:
+        shape = _check_calls(calls, side, place)
+    channels = shape[1] if shape else _own_channels(target, side)
+    ndim = getattr(block_type, 'ndim', None)
+    if ndim and args.get('num_frames'):  # which are in the batch
+        ndim -= 1
+    if shape and ndim and len(shape) != ndim + 2:
+        raise InsertionError(
+            f'{block_type.__name__} takes {ndim} dimensions after batch and '
+            f'channels, but the tensor {place} has the shape '
+            f'(B, {shape[1]}{", ..." * (len(shape) - 2)})'
+        )
+    if ndim == 1 and not (shape or layout or _is_channels_first(target)):
+        raise InsertionError(
+            f'{block_type.__name__} takes (B, C, N), but the tensor {place} '
+            'may as well be (B, N, C), as in transformers: if it is '
+            "(B, C, N), give layout='BCN'"
+        )
+    if 'in_channels' in inspect.signature(block_type).parameters:
+        if channels is None and 'in_channels' not in args:
+            raise InsertionError(
+                f'the channels {place} cannot be inferred: give in_channels '
+                f'of the {block_type.__name__}'
+            )
+        args = dict(in_channels=channels) | args
+        if shape and channels != args['in_channels']:
+            raise InsertionError(
+                f'the tensor {place} has {channels} channels, but in_channels '
+                f'of the {block_type.__name__} is {args["in_channels"]}'
+            )
+    try:
+        block = block_type(**args)
+    except (TypeError, ValueError, KeyError) as error:
+        error_type = ArgumentError if isinstance(error, TypeError) else InsertionError
+        raise error_type(f'{block_type.__name__} {place}: {error}') from error
+    parameters = list(target.parameters())
+    if parameters and not any(p.requires_grad for p in parameters):
+        warnings.warn(
+            f'{block_type.__name__} {place} lies in a frozen stage: it is '
+            'frozen with it and will not be trained',
+            stacklevel=4,
+        )
+        # Now, not with the first train() of the base: DDP counts on it.
+        block.requires_grad_(False)
+    return block
+
+
+def _check_calls(calls: list[Call], side: str, place: str) -> tuple[int, ...]:
+    """The shape of the tensor at a place that can hold a block."""
+    if not calls:
+        raise InsertionError(
+            f'{place}: this module does not run when the base is evaluated, '
+            'so a block there would not either'
+        )
+    if len(calls) > 1:
+        raise InsertionError(_repeated(place, len(calls)))
+    shape = getattr(calls[0], side)
+    if shape is None or len(shape) < 2:
+        raise InsertionError(_no_tensor(place))
+    if shape[1] is None:
+        raise InsertionError(
+            f'{place}: the second size of this tensor follows the size of '
+            'the input, so it is not (B, C, ...), which the blocks take'
+        )
+    return shape
+
+
+def _repeated(place: str, times: int | str) -> str:
+    return (
+        f'{place}: this module runs {times} times per forward, and a '
+        'block there would run as often; choose a place that runs once'
+    )
+
+
+def _no_tensor(place: str) -> str:
+    verb = 'receives' if place.startswith('before') else 'returns'
+    return (
+        f'{place}: this module {verb} no single tensor of features, so '
+        'there is nothing that a block could work on'
+    )
+
+
+def _is_channels_first(layer: nn.Module) -> bool:
+    """Whether a layer is defined on ``(B, C, N)``."""
+    return isinstance(getattr(layer, 'conv', layer), nn.modules.conv._ConvNd)
+
+
+def _own_channels(target: nn.Module, side: str) -> int | None:
+    """Channels by the attributes of a layer that the probe did not run."""
+    names = 'in_channels' if side == 'before' else 'out_channels', 'num_features'
+    found = (getattr(target, name, None) for name in names)
+    return next((value for value in found if isinstance(value, int)), None)
+
+
+def attach_block(base: nn.Module, insertion: Insertion, block: nn.Module) -> str:
+    """Make a block run at its place and return its full name."""
+    name = insertion.target
+    target = base.get_submodule(name)
+    child = first = (
+        'non_local_block' if isinstance(block, _NonLocalNd) else infer_abbr(type(block))
+    )
+    number = 0
+    while hasattr(target, child):
+        number += 1
+        child = f'{first}_{number}'
+    target.add_module(child, block)
+    if insertion.side == 'before':
+        target.register_forward_pre_hook(partial(_run_before, child, name))
+    else:
+        target.register_forward_hook(partial(_run_after, child, name))
+    return f'{name}.{child}'
+
+
+def _run_before(child: str, name: str, module: nn.Module, args: tuple) -> tuple:
+    place = f'before={name!r}'
+    if not args or not isinstance(args[0], Tensor):
+        raise InsertionError(_no_tensor(place))
+    block = getattr(module, child)
+    _count(block, place)
+    return block(args[0]), *args[1:]
+
+
+def _run_after(
+    child: str, name: str, module: nn.Module, args: tuple, output: Any
+) -> Tensor:
+    place = f'after={name!r}'
+    if not isinstance(output, Tensor):
+        raise InsertionError(_no_tensor(place))
+    block = getattr(module, child)
+    _count(block, place)
+    return block(output)
+
+
+def side_of(target: nn.Module, child: str) -> str:
+    """Name the side of a module on which a block in it runs.
+
+    Args:
+        target (nn.Module): The module that holds the block.
+        child (str): Name of the block in it.
+
+    Returns:
+        str: ``'before'`` or ``'after'``. Blocks that no hook runs are
+        upstream's, which run at the end of the module that holds them.
+    """
+    for hook in target._forward_pre_hooks.values():
+        if isinstance(hook, partial) and (
+            hook.func is _run_before and hook.args[0] == child
+        ):
+            return 'before'
+    return 'after'
+
+
+def inserted_blocks(model: nn.Module) -> Iterator[str]:
+    """Names of the blocks that :func:`WithBlocks` inserted into a model.
+
+    Args:
+        model (nn.Module): A model, or a module that contains one.
+
+    Yields:
+        str: Full names.
+    """
+    for name, module in model.named_modules():
+        for hook in (
+            *module._forward_pre_hooks.values(),
+            *module._forward_hooks.values(),
+        ):
+            if isinstance(hook, partial) and hook.func in (_run_before, _run_after):
+                yield f'{name}.{hook.args[0]}'.lstrip('.')
+
+
+# Calls of modules that were not probed: counted in the first forward -------
+
+
+def count_first_forward(
+    base: nn.Module, names: list[str], *args: Any, **kwargs: Any
+) -> Any:
+    """``forward`` of a base until it has run once."""
+    forward = type(base).forward
+    if torch.compiler.is_compiling():  # the graph is not to have it
+        return forward(base, *args, **kwargs)
+    blocks = [base.get_submodule(name) for name in names]
+    for block in blocks:
+        block._calls = 0
+    try:
+        output = forward(base, *args, **kwargs)
+    finally:
+        for block in blocks:
+            del block._calls
+    del base.forward
+    return output
+
+
+def _count(block: nn.Module, place: str) -> None:
+    if torch.compiler.is_compiling() or '_calls' not in vars(block):
+        return
+    if block._calls:
+        raise InsertionError(_repeated(place, 'several'))
+    block._calls = 1

@@ -1,0 +1,133 @@
+"""Places: which module of a base a block goes to, and on which side of it."""
+
+from difflib import get_close_matches
+from typing import NamedTuple
+
+from mmengine.registry import MODELS as MMENGINE_MODELS
+from torch import nn
+
+from ..errors import InsertionError
+from ..registry import MODELS
+
+
+class Insertion(NamedTuple):
+    """A block and the one place it goes to."""
+
+    block_type: type
+    block_args: dict
+    side: str  # 'before' or 'after'
+    target: str  # full name of the module
+    layout: str | None  # 'BCN', or inferred
+
+
+def parse_block(base: nn.Module, cfg: dict) -> list[Insertion]:
+    """Resolve the type and the places of the config of a block.
+
+    Raises:
+        InsertionError: If the type or a place does not exist, or the config
+            names no place. A ``ValueError``.
+    """
+    if not isinstance(cfg, dict):
+        raise InsertionError(f'a block must be a dict, but got {cfg!r}')
+    args = dict(cfg)
+    block_type = args.pop('type', None)
+    if isinstance(block_type, str):
+        # In the current scope, like the base.
+        with MMENGINE_MODELS.switch_scope_and_registry(None) as registry:
+            found = registry.get(block_type)
+        if found is None:
+            raise InsertionError(
+                f'unknown block type {block_type!r}; nl_plugins has '
+                + ', '.join(
+                    f"'nl_plugins.{name}'"
+                    for name in sorted(MODELS.module_dict)
+                    if name != 'WithBlocks'
+                )
+            )
+        block_type = found
+    if not isinstance(block_type, type):
+        raise InsertionError(
+            "a block needs a 'type', the name or class of a module, but got "
+            f'{block_type!r} in {cfg}'
+        )
+    sides = [p for p in ('before', 'after') if p in args]
+    if len(sides) != 1:
+        raise InsertionError(
+            "a block needs one of 'before' and 'after', but got "
+            f'{sides or "none of them"} in {cfg}'
+        )
+    side = sides[0]
+    places = args.pop(side)
+    layout = args.pop('layout', None)
+    if layout not in (None, 'BCN'):
+        raise InsertionError(f"layout must be 'BCN', but got {layout!r}")
+    if isinstance(places, str):
+        places = [places]
+    if (
+        not places
+        or not isinstance(places, (list, tuple))
+        or not all(isinstance(place, str) for place in places)
+    ):
+        raise InsertionError(
+            f'{side} must be the path of a module or a list of paths, '
+            f'but got {places!r}'
+        )
+    return [
+        Insertion(block_type, args, side, resolve_place(base, side, place), layout)
+        for place in places
+    ]
+
+
+def resolve_place(base: nn.Module, side: str, place: str) -> str:
+    """Resolve a place to the full name of a module that can hold a block.
+
+    Args:
+        base (nn.Module): What the path is relative to.
+        side (str): ``'before'`` or ``'after'``.
+        place (str): Path of a module; integers may be negative. A
+            ``Sequential`` stands for its first or last child.
+
+    Returns:
+        str: Name of the module in ``base.named_modules()``.
+
+    Raises:
+        InsertionError: If there is no such module or it cannot hold a
+            block. A ``ValueError``.
+    """
+    module, names = base, []
+    for part in place.split('.'):
+        children = [name for name, _ in module.named_children()]
+        if (
+            part.startswith('-')
+            and part[1:].isdigit()
+            and (1 <= int(part[1:]) <= len(children))
+        ):
+            part = children[int(part)]
+        if part not in children:
+            where = '.'.join(names) or type(base).__name__
+            close = get_close_matches(part, children, n=1)
+            hint = f'; did you mean {close[0]!r}?' if close else ''
+            raise InsertionError(
+                f'unknown place {place!r}: {where!r} has no child {part!r}, '
+                f'it has {", ".join(map(repr, children)) or "none"}{hint}'
+            )
+        module = getattr(module, part)
+        names.append(part)
+    # A child of a Sequential would run as one of its layers.
+    while isinstance(module, nn.Sequential) and len(module):
+        children = [name for name, _ in module.named_children()]
+        names.append(children[0 if side == 'before' else -1])
+        module = getattr(module, names[-1])
+    if isinstance(module, (nn.Sequential, nn.ModuleList, nn.ModuleDict)):
+        raise InsertionError(
+            f'{side}={place!r}: a block in a {type(module).__name__} '
+            'would become one of its layers; choose one of its children, '
+            f'{", ".join(name for name, _ in module.named_children())}'
+        )
+    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        raise InsertionError(
+            f'{side}={place!r}: a {type(module).__name__} is exchanged '
+            'when norms are synchronized or fused, and the block would be '
+            'lost with it; choose the module before or after it'
+        )
+    return '.'.join(names)
