@@ -61,7 +61,7 @@ def test_setup_cfg_names_the_version_and_the_extras():
 OF_A_CLONE = {
     'demo.py',
     'demo.sh',
-    'environment.py',
+    'install.py',
     'install.sh',
     'lib.sh',
     'model_zoo.py',

@@ -5,6 +5,8 @@ version  bug
 =======  =================================================================
 1.2.0    The wheel lacks ``mmaction.models.localizers.drn``, which
          ``mmaction.models`` imports. Where the module exists, it is used.
+1.2.0    Uses ``np.Inf``, ``np.NAN``, ``np.trapz`` and ``np.in1d`` (skeletons,
+         localization, retrieval, AVA), which NumPy 2 removed.
 1.2.0    A video that cannot be read ends the run without being named:
          :func:`name_videos`, which imports the toolbox.
 =======  =================================================================
@@ -15,8 +17,11 @@ import importlib.abc
 import importlib.machinery
 import sys
 from collections.abc import Callable
+from importlib import metadata
 from types import ModuleType
 
+import numpy as np
+from mmengine.utils import digit_version
 from torch import nn
 
 from ..errors import VideoReadError
@@ -26,6 +31,18 @@ def install() -> None:
     """Apply what can be applied before the toolbox is imported."""
     # Last in line: it is asked only for what nobody else finds.
     sys.meta_path.append(_DRNFinder())
+    restore_numpy_names()
+
+
+def restore_numpy_names() -> None:
+    """Give NumPy 2 the names back that MMAction2 uses, if it is installed."""
+    found = next(iter(metadata.distributions(name='mmaction2')), None)
+    if found is None or digit_version(found.version) > digit_version('1.2.0'):
+        return
+    renamed = dict(Inf='inf', NAN='nan', trapz='trapezoid', in1d='isin')
+    for old, new in renamed.items():
+        if not hasattr(np, old):
+            setattr(np, old, getattr(np, new))
 
 
 class _DRNFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):

@@ -27,6 +27,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from nl_plugins.compat import mmengine as compat
+from nl_plugins.compat.mmaction import restore_numpy_names
 from nl_plugins.compat.mmcv import replace_mmsyncbn
 from nl_plugins.engine.config import load_config
 from nl_plugins.errors import CheckpointNotFoundError, CheckpointReadError
@@ -60,6 +61,33 @@ def test_mmaction_models_import_although_drn_is_missing():
         match=r"lacks 'mmaction\.models\.localizers\.drn'.*repository",
     ):
         MODELS.build({'type': 'mmaction.DRN'})
+
+
+def test_mmaction_finds_the_names_that_numpy_2_removed(monkeypatch):
+    pytest.importorskip('mmaction')
+    from mmaction.datasets.transforms import PoseCompact
+    from mmaction.evaluation import average_recall_at_avg_proposals
+
+    for name in 'Inf', 'NAN', 'trapz', 'in1d':
+        monkeypatch.delattr(np, name, raising=False)
+    if not hasattr(np, 'trapezoid'):  # NumPy 1
+        monkeypatch.setattr(np, 'trapezoid', _trapezoid, raising=False)
+    restore_numpy_names()
+    keypoints = np.array([[[[10.0, 20.0], [50.0, 80.0]]]])
+    results = dict(img_shape=(100, 100), keypoint=keypoints)
+    results = PoseCompact(padding=0.0, threshold=1)(results)
+    assert results['img_shape'] == (60, 40)
+    proposals = dict(video=np.array([[0.0, 1.0, 1.0]]))
+    *_, auc = average_recall_at_avg_proposals(
+        dict(video=np.array([[0.0, 1.0]])), proposals, 1, max_avg_proposals=1
+    )
+    # found with the last of 100 steps, by the trapezoid rule
+    assert auc == pytest.approx(0.5)
+    assert np.isnan(np.NAN) and np.in1d([1], [1]).all()
+
+
+def _trapezoid(y, x):
+    return float(((y[1:] + y[:-1]) / 2 * np.diff(x)).sum())
 
 
 def test_real_drn_goes_before_the_stand_in(tmp_path):

@@ -1,7 +1,7 @@
-"""tools/install.sh and its tools/environment.py: what they find and say.
+"""tools/install.sh and tools/install.py: what they install, find and say.
 
-Nothing is installed: the scripts run in a copy, in an environment that sees
-the packages of this one and, before them, those that a test pretends.
+Nothing is installed: the scripts run in a copy, in an environment with a pip
+that writes down what it is asked for, and packages that a test pretends.
 """
 
 import json
@@ -9,16 +9,26 @@ import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 import venv
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 REPO = Path(__file__).resolve().parents[2]
-# What the environment of this test sees.
-STACK = ('--stack', 'openmmlab' if find_spec('mmaction') else 'onedl')
+#: Without a wheel of mmcv it fails where no other is allowed.
+PIP = """
+import os, sys
+with open(os.environ['ASKED'], 'a') as file:
+    print(*sys.argv[1:], file=file)
+sys.exit('--only-binary' in sys.argv and 'WHEEL' not in os.environ)
+"""
+EXT = """
+import os
+if 'BROKEN' in os.environ:
+    raise ImportError('undefined symbol')
+def get_compiling_cuda_version():
+    return 'not available'
+"""
 
 
 class Copy:
@@ -28,15 +38,17 @@ class Copy:
         self.fakes = folder / 'fakes'
         self.root = folder / 'a copy'
         shutil.copytree(REPO / 'tools', self.root / 'tools')
-        shutil.copy(REPO / 'setup.cfg', self.root)
+        shutil.copytree(REPO / 'requirements', self.root / 'requirements')
         venv.create(self.root / '.venv', symlinks=True)
-        site = next(self.root.glob('.venv/lib/python*/site-packages'))
-        site.joinpath('outer.pth').write_text(sysconfig.get_path('purelib'))
-        # An mmcv without ops; the true ones take seconds to import.
-        self.write('mmcv/__init__.py', '')
+        self.fakes.mkdir()
+        self.write('pip/__init__.py', '')
+        self.write('pip/__main__.py', PIP)
+        self.write('psutil.py', ('class virtual_memory:\n    available = 2**40\n'))
         self.write('cv2.py', '')
-        # Not that of the clone that this test runs in.
-        self.pretend('nl_plugins', '0')
+        self.write('mmengine.py', "__version__ = '0'")
+        self.write('mmcv/__init__.py', "__version__ = '0'")
+        self.write('mmcv/_ext.py', EXT)
+        self.pretend_torch(None)
 
     def write(self, path, text, program=False):
         path = self.fakes / path
@@ -46,19 +58,19 @@ class Copy:
             path.chmod(0o755)
         return path
 
-    def pretend(self, name, version, requires=''):
+    def pretend(self, name, version):
         """Pretend that a distribution is installed."""
         self.write(
             f'{name}-{version}.dist-info/METADATA',
-            f'Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n'
-            + (f'Requires-Dist: {requires}\n' if requires else ''),
+            f'Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n',
         )
 
     def pretend_torch(self, cuda, toolkit=None):
         """Pretend that torch was built with that CUDA, and found a toolkit."""
         self.write(
             'torch/__init__.py',
-            f"__version__ = '2.13.0'\nclass version:\n    cuda = {cuda!r}\n",
+            f"__version__ = '2.13.0'\nclass version:\n    cuda = {cuda!r}\n"
+            'class cuda:\n    is_available = staticmethod(lambda: False)\n',
         )
         self.write('torch/utils/cpp_extension.py', f'CUDA_HOME = {toolkit!r}')
 
@@ -71,8 +83,8 @@ class Copy:
         }
         fixed = {
             'PYTHONPATH': str(self.fakes),
-            'PIP_CACHE_DIR': str(self.fakes / 'cache'),
-            'PIP_NO_INDEX': '1',  # a broken installer must not install
+            'VIRTUAL_ENV': str(self.root / '.venv'),
+            'ASKED': str(self.fakes / 'asked'),
         }
         return subprocess.run(
             command,
@@ -82,10 +94,13 @@ class Copy:
             text=True,
         )
 
-    def environment(self, *args, **variables):
-        return self.run('.venv/bin/python', 'tools/environment.py', *args, **variables)
-
     def install(self, *args, **variables):
+        """Run the installer; return what it asked pip for and its output."""
+        result = self.run('/bin/bash', 'tools/install.sh', *args, **variables)
+        assert result.returncode == 0, result.stderr
+        return (self.fakes / 'asked').read_text().splitlines(), result.stdout
+
+    def refuse(self, *args, **variables):
         """Run the installer, which must fail; return its line of error."""
         result = self.run('/bin/bash', 'tools/install.sh', *args, **variables)
         assert result.returncode == 1
@@ -99,58 +114,73 @@ def copy(tmp_path):
     return Copy(tmp_path)
 
 
-def test_check_finds_wrong_version_and_missing_install(copy):
-    copy.pretend('mmdet', '3.2.0')
-    result = copy.environment('check')
-    assert result.returncode == 3
-    assert 'mmdet==3.3.0 (3.2.0 is installed)' in result.stdout.splitlines()
-    assert 'nl_plugins, installed from this folder' in result.stdout
-
-
-def test_check_finds_what_a_requirement_requires(copy):
-    copy.pretend('mmdet', '3.3.0', requires='not-there>=2')
-    assert 'not-there>=2' in copy.environment('check').stdout.splitlines()
-
-
-def test_check_finds_mmcv_without_ops(copy):
-    assert (
-        "mmcv with its ops (No module named 'mmcv._ext')"
-        in copy.environment('check').stdout.splitlines()
-    )
-
-
-def test_check_finds_cv2_without_its_libraries(copy):
-    copy.write('cv2.py', "raise ImportError('libGL.so.1: cannot open')")
-    assert (
-        'a cv2 that can be imported (libGL.so.1: cannot open)'
-        in copy.environment('check').stdout.splitlines()
-    )
-
-
-def test_check_finds_mmcv_lite(copy):
+def test_pip_installs_the_stack_and_builds_mmcv_after_torch(copy):
     copy.pretend('mmcv_lite', '2.1.0')
-    assert (
-        'mmcv without mmcv-lite beside it'
-        in copy.environment('check').stdout.splitlines()
-    )
+    asked, output = copy.install()
+    torch, rest, lite, wheel, mmcv, own = asked
+    assert torch == 'install -r requirements/build.txt torch==2.13.0'
+    assert rest.endswith('-r requirements/dev.txt')
+    assert lite == 'uninstall -y mmcv-lite'
+    assert wheel.endswith('--only-binary mmcv mmcv==2.1.0')
+    assert mmcv.endswith('--no-build-isolation --force-reinstall mmcv==2.1.0')
+    assert own.endswith('--no-deps -e .')
+    assert output.endswith('torch 2.13.0, mmengine 0, mmcv 0 with ops for CPUs\n')
+
+
+def test_a_wheel_of_mmcv_needs_no_compiler(copy):
+    asked, _ = copy.install(WHEEL='1', CXX='/not/there')
+    assert [line for line in asked if 'mmcv' in line] == [
+        'install -v --no-deps --no-build-isolation --force-reinstall '
+        '--only-binary mmcv mmcv==2.1.0'
+    ]
+
+
+def test_an_installed_mmcv_with_its_ops_is_left_as_it_is(copy):
+    copy.pretend('mmcv', '2.1.0')
+    asked, _ = copy.install()
+    assert not any('mmcv' in line for line in asked)
+
+
+def test_ops_that_do_not_load_are_built_without_the_cache(copy):
+    copy.pretend('mmcv', '2.1.0')
+    line = copy.refuse(BROKEN='1')
+    assert 'its ops do not load (ImportError: undefined symbol)' in line
+    asked = (copy.fakes / 'asked').read_text().splitlines()
+    assert asked[-1].endswith('--no-binary mmcv --no-cache-dir mmcv==2.1.0')
+
+
+def test_forks_take_the_place_of_the_toolboxes(copy):
+    asked, _ = copy.install('--stack', 'onedl')
+    assert any(line.endswith('onedl-mmcv==2.3.6') for line in asked)
+    pins = (REPO / 'requirements/onedl.txt').read_text().splitlines()
+    assert 'onedl-mmdetection==3.5.1' in pins and 'ftfy' in pins
+    assert not any(line.startswith(('mm', 'decord')) for line in pins)
 
 
 @pytest.mark.parametrize(
     'version, kept', [('2.1.0', True), ('2.9.0+cu126', True), ('2.0.1', False)]
 )
-def test_installed_torch_is_kept_if_it_will_do(copy, version, kept):
+def test_installed_torch_is_kept_if_it_is_recent_enough(copy, version, kept):
     copy.pretend('torch', version)
-    copy.environment('write', '.')
-    pin = copy.root.joinpath('torch.txt').read_text()
-    assert pin == (f'torch=={version}\n' if kept else 'torch==2.13.0\n')
-    assert pin in copy.root.joinpath('constraints.txt').read_text()
+    (torch, *_), _ = copy.install()
+    assert torch.endswith(f' torch=={version if kept else "2.13.0"}')
+
+
+def test_cv2_without_its_libraries_becomes_the_headless_one(copy):
+    copy.pretend('opencv_python', '4.12.0')
+    copy.write(
+        'cv2.py', "raise ImportError('libGL.so.1: cannot open shared object file')"
+    )
+    assert 'cv2 cannot be imported: ImportError: libGL.so.1' in copy.refuse()
+    asked = (copy.fakes / 'asked').read_text()
+    assert '--no-deps opencv-python-headless==4.12.0' in asked
 
 
 @pytest.mark.parametrize(
     'cuda, release, words',
     [
         (None, None, 'built without CUDA'),
-        ('13.0', None, 'need the compiler nvcc: install the CUDA toolkit 13.0'),
+        ('13.0', None, 'bin/nvcc is missing: install the CUDA toolkit 13.0'),
         ('13.0', '12.4', 'is 12.4: install the CUDA toolkit 13.0'),
         ('13.0', '13.2', ''),
     ],
@@ -163,28 +193,31 @@ def test_cuda_ops_need_a_matching_toolkit(copy, cuda, release, words):
             program=True,
         )
     copy.pretend_torch(cuda, str(copy.fakes / 'toolkit'))
-    output = copy.environment('toolkit', FORCE_CUDA='1').stdout.strip()
-    assert words in output if words else not output
+    line = copy.refuse(FORCE_CUDA='1')
+    # with a toolkit it goes on to the mmcv of this test, which is for CPUs
+    assert (words or 'its ops do not load (built without CUDA)') in line
 
 
-def test_cpu_ops_need_no_toolkit(copy):
-    copy.pretend_torch(None)
-    assert not copy.environment('toolkit').stdout.strip()
+def python39(copy, path):
+    return copy.write(
+        path, '#!/bin/sh\n[ "$1" = --version ] && echo Python 3.9.1\n', program=True
+    )
 
 
 def test_unsupported_python(copy):
-    python = copy.write('env/bin/python', '#!/bin/sh\necho 3.9\n', True)
+    python = python39(copy, 'env/bin/python')
     shutil.rmtree(copy.root / '.venv')
-    assert f'PYTHON={python} is 3.9, but' in copy.install(PYTHON=str(python))
+    line = copy.refuse(PYTHON=str(python), VIRTUAL_ENV='')
+    assert f'PYTHON={python} is Python 3.9.1: install' in line
     assert not copy.root.joinpath('.venv').exists()
     env = str(python.parents[1])
-    assert f'{env} has Python 3.9, but' in copy.install(VIRTUAL_ENV=env)
+    assert f'{env} has Python 3.9.1, but' in copy.refuse(VIRTUAL_ENV=env)
 
 
 def test_active_environment_without_python(copy):
-    assert 'has no bin/python' in copy.install(VIRTUAL_ENV='/not/there')
-    assert 'has no bin/python' in copy.install(
-        CONDA_PREFIX='/not/there', CONDA_DEFAULT_ENV='project'
+    assert 'has no bin/python' in copy.refuse(VIRTUAL_ENV='/not/there')
+    assert 'has no bin/python' in copy.refuse(
+        VIRTUAL_ENV='', CONDA_PREFIX='/not/there', CONDA_DEFAULT_ENV='project'
     )
 
 
@@ -196,31 +229,17 @@ def test_python_without_venv(copy):
         f'exec "{sys.executable}" "$@"\n',
         True,
     )
-    assert 'install its venv module' in copy.install(PYTHON=str(python))
+    line = copy.refuse(PYTHON=str(python), VIRTUAL_ENV='')
+    assert 'with its venv module is needed' in line
 
 
 def test_missing_compiler(copy):
-    env = {'VIRTUAL_ENV': str(copy.root / '.venv')}
-    assert 'CXX=/not/there does not compile' in copy.install(
-        *STACK, CXX='/not/there', **env
-    )
-    for name in (
-        'cat',
-        'dirname',
-        'grep',
-        'mkdir',
-        'mktemp',
-        'rm',
-        'sleep',
-        'tail',
-        'wc',
-    ):
+    assert 'CXX=/not/there does not compile' in copy.refuse(CXX='/not/there')
+    for name in ('dirname', 'grep', 'tail'):
         program = copy.fakes / 'bin' / name
         program.parent.mkdir(exist_ok=True)
         program.symlink_to(shutil.which(name))
-    assert 'no C++ compiler was found' in copy.install(
-        *STACK, PATH=str(copy.fakes / 'bin'), **env
-    )
+    assert 'no C++ compiler was found' in copy.refuse(PATH=str(copy.fakes / 'bin'))
 
 
 @pytest.mark.parametrize(
@@ -228,11 +247,11 @@ def test_missing_compiler(copy):
     [
         (['--stack', 'mmcv'], "--stack must be openmmlab or onedl, but got 'mmcv'"),
         (['--stack'], "--stack must be openmmlab or onedl, but got ''"),
-        (['onedl'], "takes nothing but --stack, but got 'onedl'"),
+        (['onedl'], "takes only --stack, but got 'onedl'"),
     ],
 )
 def test_wrong_arguments(copy, arguments, words):
-    assert words in copy.install(*arguments)
+    assert words in copy.refuse(*arguments)
 
 
 @pytest.mark.parametrize('option', ['--help', '-h'])
@@ -249,53 +268,34 @@ def test_help_installs_nothing(copy, script, option):
 def test_another_clone_in_the_environment_is_named(copy):
     other = copy.fakes / 'another clone'
     other.mkdir()
+    copy.pretend('nl_plugins', '0')
     origin = copy.write(
         'nl_plugins-0.dist-info/direct_url.json',
         json.dumps(dict(url=other.as_uri(), dir_info=dict(editable=True))),
     )
-    env = dict(VIRTUAL_ENV=str(copy.root / '.venv'))
-    line = copy.install(*STACK, **env)
+    line = copy.refuse()
     assert f'runs nl_plugins of another clone, {other}' in line
     assert 'pip uninstall nl_plugins' in line
     other.rmdir()  # gone: nobody needs it
-    assert not copy.environment('clone').stdout.strip()
+    copy.install()
     origin.write_text(
         json.dumps(dict(url=copy.root.as_uri(), dir_info=dict(editable=True)))
     )
-    assert not copy.environment('clone').stdout.strip()
-    assert 'installed from this folder' not in copy.environment('check').stdout
+    copy.install()
 
 
 @pytest.mark.parametrize(
     'stack, name',
-    [
-        ('onedl', 'mmaction2'),
-        ('openmmlab', 'onedl_mmdetection'),
-    ],
+    [('onedl', 'mmaction2'), ('openmmlab', 'onedl_mmdetection')],
 )
 def test_stacks_share_no_environment(copy, stack, name):
     copy.pretend(name, '1.0')
-    line = copy.install('--stack', stack, VIRTUAL_ENV=str(copy.root / '.venv'))
+    line = copy.refuse('--stack', stack)
     assert f'which is of another stack than {stack}: use an' in line
     assert name.replace('_', '-') in line
 
 
 def test_forks_have_an_environment_of_their_own(copy):
-    python = copy.write(
-        '../a copy/.venv-onedl/bin/python', '#!/bin/sh\necho 3.9\n', True
-    )
-    assert f'{python.resolve().parents[1]} has Python 3.9' in copy.install(
-        '--stack', 'onedl'
-    )
-
-
-def test_forks_take_the_place_of_the_toolboxes(copy):
-    copy.environment('--stack', 'onedl', 'write', '.')
-    assert copy.root.joinpath('mmcv.txt').read_text() == 'onedl-mmcv==2.3.6\n'
-    rest = copy.root.joinpath('rest.txt').read_text().splitlines()
-    assert 'onedl-mmdetection==3.5.1' in rest and 'ftfy' in rest
-    # of the toolbox without a fork
-    assert not {'mmdet==3.3.0', 'decord>=0.6.0', 'numpy<2'} & set(rest)
-    copy.pretend('onedl_mmdetection', '3.4.0')
-    lines = copy.environment('--stack', 'onedl', 'check').stdout.splitlines()
-    assert 'onedl-mmdetection==3.5.1 (3.4.0 is installed)' in lines
+    python = python39(copy, '../a copy/.venv-onedl/bin/python')
+    line = copy.refuse('--stack', 'onedl', VIRTUAL_ENV='')
+    assert f'{python.resolve().parents[1]} has Python 3.9.1' in line
