@@ -102,7 +102,7 @@ def test_a_wheel_holds_the_code_the_configs_and_the_tools(built):
     code = ROOT / 'nl_plugins'
     expected |= {
         path.relative_to(code)
-        for kind in ('py', 'html')
+        for kind in ('py', 'html', 'typed')
         for path in code.glob(f'**/*.{kind}')
         if '.mim' not in path.parts
     }
