@@ -1,4 +1,4 @@
-"""The mathematics, on plain tensors."""
+"""Pairwise functions of non-local attention, on plain tensors."""
 
 from .attention import (
     concatenation_attention,

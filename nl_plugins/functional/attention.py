@@ -5,11 +5,11 @@ Each function computes, for all queries :math:`i`,
 .. math:: y_i = \frac{1}{C(x)} \sum_j f(x_i, x_j)\, g(x_j)
 
 (`Non-local Neural Networks <https://arxiv.org/abs/1711.07971>`_, eq. 1)
-exactly, without ever holding the ``Nq x Nk`` map of weights.
+exactly, without a large ``Nq x Nk`` attention map in memory.
 
 Letters used in this file: ``B`` batch (or several dimensions of it, such as
-samples and heads), ``Nq`` query positions, ``Nk`` key
-positions, ``D`` channels of query and key, ``Dv`` channels of the value.
+samples and heads), ``Nq`` query positions, ``Nk`` key positions, ``D``
+channels of query and key, ``Dv`` channels of the value.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -22,9 +22,9 @@ from torch.autograd import forward_ad
 from .chunked import (
     SMALL,
     chunked_softmax_attention,
-    explicit_softmax_attention,
+    naive_softmax_attention,
 )
-from .sorted_sums import explicit_relu_sums, recorded_relu_sums, relu_sums
+from .sorted_sums import naive_relu_sums, relu_sums, traced_relu_sums
 
 
 def softmax_attention(
@@ -34,19 +34,20 @@ def softmax_attention(
     scale: float,
     key_bias: Tensor | None = None,
 ) -> Tensor:
-    r"""Attention whose weights are a softmax over the keys.
+    r"""Attention with a softmax over the keys.
 
     .. math:: y_i = \sum_j \mathrm{softmax}_j(s\, q_i^T k_j + c_j)\, v_j
 
     It is the Gaussian and the embedded Gaussian function (eq. 2 and 3) and
     the whitened pairwise term of the disentangled block. Memory is linear in
-    the number of positions: it runs in PyTorch's fused kernels or in chunks
-    of queries, and holds the map only where that is a small multiple of the
-    operands. Half precision input is multiplied and summed in float32.
+    the number of positions: the function calls PyTorch's fused kernels or
+    works in chunks of queries, and builds the attention map only where it is
+    a small multiple of the operands. Half precision input is multiplied and
+    summed in float32.
 
-    The map is held for forward derivatives and for second ones. PyTorch's
-    fused kernels have no second derivative; inside of
-    ``torch.nn.attention.sdpa_kernel(SDPBackend.MATH)`` there is one.
+    Forward-mode and second derivatives build the attention map. PyTorch's
+    fused kernels have no second derivative, except inside of
+    ``torch.nn.attention.sdpa_kernel(SDPBackend.MATH)``.
 
     Args:
         query (Tensor): Shape ``(B, Nq, D)``.
@@ -54,13 +55,13 @@ def softmax_attention(
         value (Tensor): Shape ``(B, Nk, Dv)``.
         scale (float): Factor :math:`s` of the logits, not 0.
         key_bias (Tensor, optional): Shape ``(B, Nk)``, the term :math:`c_j`
-            of the logits. Defaults to None, which is 0.
+            of the logits. Defaults to None, no such term.
 
     Returns:
-        Tensor: Shape ``(B, Nq, Dv)``, in the type of ``value``.
+        Tensor: Shape ``(B, Nq, Dv)``, in the dtype of ``value``.
 
     Raises:
-        ValueError: If the shapes do not fit.
+        ValueError: If the shapes do not match.
     """
     _check_shapes(query, key, value)
     if key_bias is not None and key_bias.shape != key.shape[:-1]:
@@ -72,34 +73,33 @@ def softmax_attention(
     if value.dim() > 3:
         bias = None if key_bias is None else key_bias.flatten(0, -2)
         out = softmax_attention(
-            *(t.flatten(0, -3) for t in (query, key, value)), scale, bias
+            query.flatten(0, -3), key.flatten(0, -3), value.flatten(0, -3), scale, bias
         )
         return out.reshape(*query.shape[:-1], value.shape[-1])
     if key_bias is not None:
-        # One more channel carries the bias: as a mask that needs a gradient
-        # it would switch the fused kernel off.
+        # The bias is one more channel: a mask that needs a gradient would
+        # disable the fused kernel.
         query = torch.cat([query, torch.ones_like(query[..., :1])], dim=-1)
         key = torch.cat([key, (key_bias / scale).unsqueeze(-1)], dim=-1)
-    form = _softmax_form(query, key, value)
-    if form == 'fused':
+    backend = _softmax_backend(query, key, value)
+    if backend == 'fused':
         return _fused_softmax_attention(query, key, value, scale)
+    attention = (
+        chunked_softmax_attention if backend == 'chunked' else naive_softmax_attention
+    )
     dtype = torch.promote_types(value.dtype, torch.float32)
     with _without_autocast(query):
-        tensors = (t.to(dtype) for t in (query, key, value))
-        if form == 'chunked':
-            out = chunked_softmax_attention(*tensors, scale)
-        else:
-            out = explicit_softmax_attention(*tensors, scale)
+        out = attention(query.to(dtype), key.to(dtype), value.to(dtype), scale)
     return out.to(value.dtype)
 
 
 def dot_product_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    r"""Attention whose weights are plain dot products.
+    r"""Attention with plain dot products as attention weights.
 
     .. math:: y_i = \frac{1}{N_k} \sum_j (q_i^T k_j)\, v_j
 
-    (eq. 4, with :math:`C(x) = N_k`). Being linear, it is evaluated in the
-    cheaper order: :math:`q\,(k^T v)`, linear in the number of positions, or
+    (eq. 4, with :math:`C(x) = N_k`). The product is evaluated in the cheaper
+    order: :math:`q\,(k^T v)`, linear in the number of positions, or
     :math:`(q\,k^T)\,v` where there are fewer positions than channels. Half
     precision input is multiplied and summed in float32.
 
@@ -109,10 +109,10 @@ def dot_product_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         value (Tensor): Shape ``(B, Nk, Dv)``.
 
     Returns:
-        Tensor: Shape ``(B, Nq, Dv)``, in the type of ``value``.
+        Tensor: Shape ``(B, Nq, Dv)``, in the dtype of ``value``.
 
     Raises:
-        ValueError: If the shapes do not fit.
+        ValueError: If the shapes do not match.
     """
     _check_shapes(query, key, value)
     queries, channels = query.shape[-2:]
@@ -124,7 +124,7 @@ def dot_product_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     with _without_autocast(query):
         query, key, value = (t.to(dtype) for t in (query, key, value))
         key = key / keys
-        # A graph for any size has the order that is linear in it.
+        # A traced graph takes the order that is linear in its input sizes.
         if (
             torch.compiler.is_compiling()
             or torch.onnx.is_in_onnx_export()
@@ -139,16 +139,14 @@ def dot_product_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 def concatenation_attention(
     query_score: Tensor, key_score: Tensor, value: Tensor
 ) -> Tensor:
-    r"""Attention of the concatenation function.
+    r"""Attention with the concatenation function.
 
     .. math::
         y_i = \frac{1}{N_k} \sum_j \mathrm{ReLU}(a_i + b_j)\, v_j
 
-    (eq. 5: :math:`w_f^T [\theta_i, \phi_j]` is the sum of a number
-    :math:`a_i` of the query and a number :math:`b_j` of the key). In the
-    order of falling :math:`b_j` the keys that pass the ReLU are a prefix for
-    every query, so two prefix sums, of :math:`v` and of :math:`b\,v`, answer
-    all queries: :math:`O(N \log N + N D_v)`.
+    (eq. 5: :math:`w_f^T [\theta_i, \phi_j]` is the sum of a score
+    :math:`a_i` of the query and a score :math:`b_j` of the key). It takes
+    :math:`O(N \log N + N D_v)` time; :mod:`.sorted_sums` says how.
 
     The subgradient at a sum of exactly 0 is 0, as in PyTorch's ReLU. Half
     precision input is summed in float32.
@@ -159,10 +157,10 @@ def concatenation_attention(
         value (Tensor): Shape ``(B, Nk, Dv)``.
 
     Returns:
-        Tensor: Shape ``(B, Nq, Dv)``, in the type of ``value``.
+        Tensor: Shape ``(B, Nq, Dv)``, in the dtype of ``value``.
 
     Raises:
-        ValueError: If the shapes do not fit.
+        ValueError: If the shapes do not match.
     """
     if (
         value.dim() < 3
@@ -181,10 +179,10 @@ def concatenation_attention(
         return out.reshape(*query_score.shape, value.shape[-1])
     dtype = torch.promote_types(value.dtype, torch.float32)
     tensors = [t.to(dtype) for t in (query_score, key_score, value)]
-    if torch.onnx.is_in_onnx_export():  # has no search in sorted lists
-        sums = explicit_relu_sums
-    elif _is_recorded() or _has_tangent(*tensors):
-        sums = recorded_relu_sums
+    if torch.onnx.is_in_onnx_export():  # ONNX has no searchsorted
+        sums = naive_relu_sums
+    elif _is_traced() or _has_tangent(*tensors):
+        sums = traced_relu_sums
     else:
         sums = relu_sums
     with _without_autocast(value):
@@ -192,34 +190,34 @@ def concatenation_attention(
     return (out / value.shape[1]).to(value.dtype)
 
 
-def _softmax_form(query: Tensor, key: Tensor, value: Tensor) -> str:
-    """The fastest form: ``'explicit'``, ``'fused'`` or ``'chunked'``.
+def _softmax_backend(query: Tensor, key: Tensor, value: Tensor) -> str:
+    """The fastest backend: ``'naive'``, ``'fused'`` or ``'chunked'``.
 
     ``tools/benchmark.py --forms`` measures all three. The constants are those
-    of CPUs; a GPU has fused kernels for every size, but not for float64, nor
-    for batches beyond its grid.
+    of CPUs. A GPU has fused kernels for every number of channels, but not for
+    float64, nor for batches larger than its grid.
     """
     keys, channels, value_channels = *key.shape[1:], value.shape[2]
     if torch.onnx.is_in_onnx_export():
-        return 'explicit'  # ONNX has no fused operator, but for the latest
-    if _is_recorded():
-        return 'fused'  # a graph is for any size, and takes one operator
+        return 'naive'  # only the latest opset of ONNX has a fused operator
+    if _is_traced():
+        return 'fused'  # one operator, for any size
     if _has_tangent(query, key, value):
-        return 'explicit'  # the others have no forward derivative
-    # So few keys that making the weights anew in the backward takes longer
-    # than to keep them. PyTorch's kernel loses NaN with fewer than 16 keys.
+        return 'naive'  # the others have no forward derivative
+    # With few keys, keeping the attention map is faster than recomputing it
+    # in the backward pass. PyTorch's kernel loses NaN with fewer than 16 keys.
     small = keys <= max(SMALL * (channels + value_channels), 16)
     if query.device.type != 'cpu':
         if small and query.shape[0] > 65535:
-            return 'explicit'
+            return 'naive'
         if value.dtype != torch.float64:
             return 'fused'
-        return 'explicit' if small else 'chunked'
+        return 'naive' if small else 'chunked'
     if small:
-        return 'explicit'
-    # The fused kernel wants key and value of one size. Forward and backward
-    # take 4 products over the one and 3 over the other; chunks are slower by
-    # a tenth.
+        return 'naive'
+    # The fused kernel requires as many channels of the value as of the key.
+    # Forward and backward take 4 products over the key's and 3 over the
+    # value's; chunks are slower by a tenth.
     padded = 7 * max(channels, value_channels)
     needed = 4 * channels + 3 * value_channels
     return 'fused' if padded <= 1.1 * needed else 'chunked'
@@ -228,11 +226,12 @@ def _softmax_form(query: Tensor, key: Tensor, value: Tensor) -> str:
 def _fused_softmax_attention(
     query: Tensor, key: Tensor, value: Tensor, scale: float
 ) -> Tensor:
-    """PyTorch's kernel, with its conditions established.
+    """Call PyTorch's fused kernel with operands that it accepts.
 
-    It wants contiguous operands, and sizes that are multiples of 8 in half
-    precision; on CPUs, and in the flash kernels of GPUs (to 256), one size
-    for all three. Zeros change neither the logits nor the sum.
+    The kernel requires contiguous operands and, in half precision, channels
+    in multiples of 8. On CPUs, and in the flash kernels of GPUs (up to 256
+    channels), all three need the same number. Padding with zeros changes
+    neither the logits nor the sum.
     """
     value_channels = value.shape[-1]
     sizes = [t.shape[-1] + -t.shape[-1] % 8 for t in (query, key, value)]
@@ -249,8 +248,8 @@ def _fused_softmax_attention(
     return out.squeeze(1)[..., :value_channels].to(value.dtype)
 
 
-def _is_recorded() -> bool:
-    """Whether the operations become a graph."""
+def _is_traced() -> bool:
+    """Whether the operations are compiled or traced into a graph."""
     return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
@@ -260,8 +259,8 @@ def _has_tangent(*tensors: Tensor) -> bool:
 
 
 def _without_autocast(tensor: Tensor) -> AbstractContextManager:
-    """Keep autocast from rounding the operands of a product."""
-    if tensor.device.type == 'meta':  # has no autocast
+    """A context in which autocast does not round operands."""
+    if tensor.device.type == 'meta':  # autocast does not know it
         return nullcontext()
     return torch.autocast(tensor.device.type, enabled=False)
 

@@ -1,8 +1,8 @@
 """Softmax attention in chunks of queries, exact and with its gradients.
 
-For what PyTorch's fused kernels do not take or are slow at: key and value of
-different sizes on the CPU, float64 on a GPU. The letters are those of
-:mod:`nl_plugins.functional.attention`.
+For what PyTorch's fused kernels do not accept or are slow at: different
+numbers of channels of key and value on the CPU, float64 on a GPU. Letters as
+in :mod:`nl_plugins.functional.attention`.
 """
 
 from collections.abc import Iterator
@@ -12,17 +12,17 @@ from torch import Tensor
 
 from .derivatives import operator
 
-#: Weights that are held at once. Small enough for a cache, large enough for
+#: Attention weights in memory at once: few enough for a cache, enough for
 #: efficient matrix products.
 CHUNK = 2**22
-#: A map that is so many times as large as key and value counts as small.
+#: A map counts as small up to this multiple of the size of key and value.
 SMALL = 4
 
 
-def explicit_softmax_attention(
+def naive_softmax_attention(
     query: Tensor, key: Tensor, value: Tensor, scale: float
 ) -> Tensor:
-    """The formula as it stands, with the whole map of weights."""
+    """Softmax attention that builds the whole attention map."""
     weights = ((scale * query) @ key.transpose(1, 2)).softmax(dim=-1)
     return weights @ value
 
@@ -38,7 +38,7 @@ def _forward(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
 def _gradients(
     query: Tensor, key: Tensor, value: Tensor, out: Tensor, grad: Tensor, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    r"""The weights are made anew, chunk by chunk.
+    r"""Gradients from attention weights that are recomputed chunk by chunk.
 
     With :math:`P = softmax(s\,q k^T)` and :math:`dP = dy\,v^T` the gradient
     of the logits is :math:`P \circ (dP - (dy \circ y)\,1)`.
@@ -64,13 +64,13 @@ def _gradients(
 
 
 #: ``(query, key, value, scale)`` to the attended values.
-chunked_softmax_attention = operator(_forward, _gradients, explicit_softmax_attention)
+chunked_softmax_attention = operator(_forward, _gradients, naive_softmax_attention)
 
 
 def _chunks(
     query: Tensor, key: Tensor, value: Tensor, buffers: int
 ) -> Iterator[tuple[int, slice, list[Tensor]]]:
-    """Sample, rows of queries, and buffers for their weights, in turn."""
+    """Yield the sample, its rows of queries, and buffers for their rows."""
     batch, queries, channels = query.shape
     _, keys, value_channels = value.shape
     size = min(queries, CHUNK // max(keys, 1), SMALL * (channels + value_channels))

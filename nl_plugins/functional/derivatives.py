@@ -1,4 +1,4 @@
-"""Operators whose gradient is computed in a way of its own."""
+"""Operators with hand-written gradients."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,23 +10,24 @@ from torch import Tensor
 def operator(
     forward: Callable[..., Tensor],
     gradients: Callable[..., tuple[Tensor, ...]],
-    explicit: Callable[..., Tensor],
+    naive: Callable[..., Tensor],
 ) -> Callable[..., Tensor]:
-    """Make a differentiable operator out of two functions.
+    """Make a differentiable operator of a function and its gradients.
 
-    The second derivative is that of the formula as it stands. Under
-    ``torch.vmap`` one more dimension becomes a larger batch.
+    The second derivative is that of ``naive``. ``torch.vmap`` folds its
+    dimension into the batch.
 
     Args:
-        forward (Callable): ``forward(*tensors, *constants)``, the result;
-            every tensor has the batch as its first dimension.
-        gradients (Callable): ``gradients(*tensors, out, grad, *constants)``,
-            the gradients of the tensors for that of the result.
-        explicit (Callable): As ``forward``, out of differentiable
-            operations.
+        forward (Callable): ``forward(*tensors, *constants)`` returns one
+            tensor; the first dimension of every tensor is the batch.
+        gradients (Callable): ``gradients(*tensors, out, grad, *constants)``
+            returns the gradients of the tensors, ``grad`` being that of
+            ``out``.
+        naive (Callable): Computes the same as ``forward`` with
+            differentiable operations.
 
     Returns:
-        Callable: As ``forward``, differentiable twice.
+        Callable: ``forward``, twice differentiable.
     """
 
     class Operator(torch.autograd.Function):
@@ -50,8 +51,8 @@ def operator(
             return out.unflatten(0, lead), 0
 
     class Gradients(torch.autograd.Function):
-        # A function of its own, so that a first derivative is the same
-        # whether or not it will be differentiated.
+        # A separate function, so that a first derivative has the same values
+        # whether or not it is differentiated again.
 
         @staticmethod
         def forward(*inputs: Any) -> tuple[Tensor, ...]:
@@ -67,14 +68,14 @@ def operator(
 
             def first(*tensors: Tensor) -> tuple[Tensor, ...]:
                 *operands, grad = tensors
-                _, pullback = torch.func.vjp(
-                    lambda *t: explicit(*t, *ctx.constants), *operands
-                )
+                pullback = torch.func.vjp(
+                    lambda *t: naive(*t, *ctx.constants), *operands
+                )[1]
                 return pullback(grad)
 
-            _, pullback = torch.func.vjp(first, *ctx.saved_tensors)
+            pullback = torch.func.vjp(first, *ctx.saved_tensors)[1]
             *found, grad = pullback(grads)
-            # The result follows from the operands: no gradient of its own.
+            # None for `out`, which is a function of the operands.
             return *found, None, grad, *[None] * len(ctx.constants)
 
         @staticmethod
@@ -86,15 +87,15 @@ def operator(
 
 
 def _split(inputs: tuple) -> tuple[list[Tensor], list[Any]]:
-    """Tensors and constants."""
+    """Separate the tensors from the constants after them."""
     tensors = [value for value in inputs if isinstance(value, Tensor)]
     return tensors, list(inputs[len(tensors) :])
 
 
 def _fold(
-    function: type, info: Any, in_dims: tuple, inputs: tuple
+    function: type[torch.autograd.Function], info: Any, in_dims: tuple, inputs: tuple
 ) -> tuple[Any, torch.Size]:
-    """Apply a function to a batch with one more dimension in it."""
+    """Apply a function with the dimension of ``torch.vmap`` in the batch."""
     tensors, constants = _split(inputs)
     tensors = [
         t.expand(info.batch_size, *t.shape) if dim is None else t.movedim(dim, 0)

@@ -1,7 +1,7 @@
 """FLOPs of the operators that the blocks run, for mmengine's analysis.
 
-As in mmengine, a multiplication with its addition counts as one, and what
-works on single elements (additions, activations, exponentials) not at all.
+As in mmengine, a multiply-add counts as one, and elementwise operations
+(additions, activations, exponentials) count as none.
 """
 
 import math
@@ -13,7 +13,7 @@ from mmengine.analysis.jit_handles import get_shape
 
 
 def _attention(inputs: list[Any], outputs: list[Any]) -> int:
-    """Query times key, and weights times value."""
+    """Query times key, and attention weights times value."""
     (query, channels), (key, _), (_, value_channels) = (
         _shape_and_channels(v) for v in inputs[:3]
     )
@@ -21,7 +21,7 @@ def _attention(inputs: list[Any], outputs: list[Any]) -> int:
 
 
 def _shape_and_channels(value: Any) -> tuple[list[int], int]:
-    """Shape of an operand, and its channels but for zeros appended to it."""
+    """Shape of an operand, and its channels without padding."""
     shape = get_shape(value)
     node = value.node()
     while node.kind() in ('aten::unsqueeze', 'aten::contiguous', 'aten::to'):
@@ -36,7 +36,7 @@ def _cumulative_sum(inputs: list[Any], outputs: list[Any]) -> int:
 
 
 def _sort(inputs: list[Any], outputs: list[Any]) -> int:
-    """Comparisons, along the last or another dimension."""
+    """Comparisons along the sorted dimension."""
     shape = get_shape(inputs[0])
     length = max([1, *shape])
     for argument in inputs[1:]:
@@ -47,7 +47,7 @@ def _sort(inputs: list[Any], outputs: list[Any]) -> int:
 
 
 def _search(inputs: list[Any], outputs: list[Any]) -> int:
-    """Comparisons."""
+    """Comparisons of a binary search."""
     length = (get_shape(inputs[0]) or [1])[-1]
     return prod(get_shape(outputs[0])) * math.ceil(math.log2(max(length, 1)))
 

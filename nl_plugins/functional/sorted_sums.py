@@ -1,10 +1,13 @@
-r"""Sums with weights :math:`ReLU(a_i + b_j)`, by sorting instead of pairing.
+r"""Sums with the weights :math:`\mathrm{ReLU}(a_i + b_j)`, without all pairs.
 
-In the order of falling :math:`b_j` the keys that pass the ReLU are a prefix
-for every query, so two prefix sums, of :math:`v` and of :math:`b\,v`, answer
-all queries: :math:`O(N \log N + N D_v)`. The letters are those of
+Sort the keys by falling :math:`b_j`. For every query, the keys with a
+positive weight are then the first ones, and their sum is a difference of
+prefix sums of :math:`v` and of :math:`b\,v`. This takes
+:math:`O(N \log N + N D_v)` instead of :math:`O(N^2 D_v)`. Letters as in
 :mod:`nl_plugins.functional.attention`.
 """
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -13,14 +16,14 @@ from torch import Tensor
 from .derivatives import operator
 
 
-def explicit_relu_sums(query_score: Tensor, key_score: Tensor, value: Tensor) -> Tensor:
-    """The formula as it stands, with the whole map of weights."""
+def naive_relu_sums(query_score: Tensor, key_score: Tensor, value: Tensor) -> Tensor:
+    """The sums from the weights of all pairs."""
     pairs = query_score.unsqueeze(2) + key_score.unsqueeze(1)
     return torch.relu(pairs) @ value
 
 
-def recorded_relu_sums(query_score: Tensor, key_score: Tensor, value: Tensor) -> Tensor:
-    """Sorted sums out of differentiable operations, for a graph."""
+def traced_relu_sums(query_score: Tensor, key_score: Tensor, value: Tensor) -> Tensor:
+    """The sums by sorting, in differentiable operations that can be traced."""
     key_score, order = key_score.sort(dim=1, descending=True)
     active = torch.searchsorted(-key_score.detach(), query_score.detach())
     offset = key_score[:, :1].detach()
@@ -45,42 +48,53 @@ def _forward(query_score: Tensor, key_score: Tensor, value: Tensor) -> Tensor:
 def _gradients(
     query_score: Tensor, key_score: Tensor, value: Tensor, out: Tensor, grad: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The value's gradient is such a sum itself, over the queries."""
-    _, active = _sums(query_score, key_score, value, weighted=False)
+    """The value's gradient is such a sum too, over the queries."""
+    _, sorted_value, prefix = _sort(query_score, key_score, value)
+    active = prefix(sorted_value.cumsum_(dim=1))
     query_score_grad = (grad * active).sum(dim=2)
-    del active
+    del active, sorted_value, prefix
     value_grad, active = _sums(key_score, query_score, grad)
     return query_score_grad, (value * active).sum(dim=2), value_grad
 
 
 #: ``(query_score, key_score, value)`` to the sums.
-relu_sums = operator(_forward, _gradients, explicit_relu_sums)
+relu_sums = operator(_forward, _gradients, naive_relu_sums)
 
 
 def _sums(
-    query_score: Tensor, key_score: Tensor, value: Tensor, weighted: bool = True
-) -> tuple[Tensor | None, Tensor]:
+    query_score: Tensor, key_score: Tensor, value: Tensor
+) -> tuple[Tensor, Tensor]:
     """``sum ReLU(a + b) v`` and ``sum (a + b > 0) v``, ``(B, Nq, Dv)``."""
-    key_score, order = key_score.sort(dim=1, descending=True)
+    sorted_score, sorted_value, prefix = _sort(query_score, key_score, value)
+    # Prefix sums of scores with a large common offset would cancel, and lose
+    # digits. With the largest key score shifted to 0, no summand of a query
+    # exceeds its largest weight.
+    offset = sorted_score[:, :1]
+    active = prefix(sorted_value.cumsum(dim=1))
+    out = prefix(
+        sorted_value.mul_((sorted_score - offset).unsqueeze(-1)).cumsum_(dim=1)
+    )
+    out.addcmul_((query_score + offset).unsqueeze(-1), active)
+    # A NaN in the value reaches every query, also with a weight of 0.
+    return out.add_(value.sum(dim=1, keepdim=True).mul_(0)), active
+
+
+def _sort(
+    query_score: Tensor, key_score: Tensor, value: Tensor
+) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
+    """Sort by falling key score: scores, values, and a function.
+
+    The function takes the cumulative sums of keys, ``(B, Nk, Dv)``, to those
+    of the keys with ``a + b > 0``, ``(B, Nq, Dv)``.
+    """
+    sorted_score, order = key_score.sort(dim=1, descending=True)
     # -b rises along the keys, so the search counts the keys with -b < a.
-    active = torch.searchsorted(-key_score, query_score).unsqueeze(-1)
+    active = torch.searchsorted(-sorted_score, query_score).unsqueeze(-1)
     none = active == 0
     last = active.sub_(1).clamp_(min=0).expand(-1, -1, value.shape[2])
-    total = value.sum(dim=1, keepdim=True)
-    value = value.gather(1, order.unsqueeze(-1).expand_as(value))
 
-    def of_prefix(sums: Tensor) -> Tensor:
+    def prefix(sums: Tensor) -> Tensor:
         return sums.gather(1, last).masked_fill_(none, 0)
 
-    if not weighted:
-        return None, of_prefix(value.cumsum_(dim=1))
-    # Only the sums of the scores count, and what is large in both with
-    # opposite signs would cancel between the prefix sums, digits and all.
-    # With the largest key score at 0, nothing that is summed for a query
-    # exceeds its largest weight.
-    offset = key_score[:, :1]
-    plain = of_prefix(value.cumsum(dim=1))
-    out = of_prefix(value.mul_((key_score - offset).unsqueeze(-1)).cumsum_(dim=1))
-    out.addcmul_((query_score + offset).unsqueeze(-1), plain)
-    # A weight of 0 does not hide a value of NaN.
-    return out.add_(total.mul_(0)), plain
+    order = order.unsqueeze(-1).expand_as(value)
+    return sorted_score, value.gather(1, order), prefix

@@ -1,4 +1,4 @@
-"""The functional forms against the formulas in float64."""
+"""The pairwise functions against the formulas in float64."""
 
 import pytest
 import torch
@@ -161,13 +161,13 @@ def test_softmax_attention_holds_no_map(channels):
     assert largest.numel >= n * n
 
 
-# The forms of the softmax ---------------------------------------------------
+# The backends of the softmax ------------------------------------------------
 
 
-@pytest.fixture(params=['explicit', 'fused', 'chunked'])
-def form(request, monkeypatch):
-    """Makes the softmax take one form, in chunks of few queries."""
-    monkeypatch.setattr(attention, '_softmax_form', lambda *_: request.param)
+@pytest.fixture(params=['naive', 'fused', 'chunked'])
+def backend(request, monkeypatch):
+    """Makes the softmax take one backend, in chunks of few queries."""
+    monkeypatch.setattr(attention, '_softmax_backend', lambda *_: request.param)
     monkeypatch.setattr(chunked, 'CHUNK', 100)
     return request.param
 
@@ -182,7 +182,7 @@ def form(request, monkeypatch):
         (2, 64, 33, 16, 3),
     ],
 )
-def test_every_form_is_exact(form, shape):
+def test_every_backend_is_exact(backend, shape):
     batch, nq, nk, d, dv = shape
 
     def reference(query, key, value, bias):
@@ -200,7 +200,7 @@ def test_every_form_is_exact(form, shape):
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
-def test_every_form_sums_half_precision_in_float32(form, dtype):
+def test_every_backend_sums_half_precision_in_float32(backend, dtype):
     # All weights are 1 / n: in half precision they would not sum to 1.
     n = 3000
     value = torch.ones(1, n, 8, dtype=dtype)
@@ -209,7 +209,7 @@ def test_every_form_sums_half_precision_in_float32(form, dtype):
     assert relative_error(out, torch.ones(1, 2, 8)) < 1e-3
 
 
-def test_gradcheck_of_every_form(form):
+def test_gradcheck_of_every_backend(backend):
     inputs = [
         torch.randn(2, *s, dtype=torch.float64, requires_grad=True)
         for s in ((5, 3), (6, 3), (6, 4), (6,))
@@ -217,19 +217,19 @@ def test_gradcheck_of_every_form(form):
     assert torch.autograd.gradcheck(
         lambda q, k, v, b: softmax_attention(q, k, v, 0.7, b), inputs
     )
-    if form != 'fused':  # PyTorch's has no second derivative
+    if backend != 'fused':  # PyTorch's has no second derivative
         assert torch.autograd.gradgradcheck(
             lambda q, k, v, b: softmax_attention(q, k, v, 0.7, b), inputs
         )
 
 
-def test_the_second_derivative_of_the_fused_form_by_pytorchs_switch():
+def test_the_second_derivative_of_the_fused_backend_by_pytorchs_switch():
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     inputs = [
         torch.randn(1, 90, 2, dtype=torch.float64, requires_grad=True) for _ in range(3)
     ]
-    assert attention._softmax_form(*inputs) == 'fused'
+    assert attention._softmax_backend(*inputs) == 'fused'
     with sdpa_kernel(SDPBackend.MATH):
         out = softmax_attention(*inputs, 0.7)
     grads = torch.autograd.grad(out.sum(), inputs, create_graph=True)
@@ -239,19 +239,19 @@ def test_the_second_derivative_of_the_fused_form_by_pytorchs_switch():
 @pytest.mark.parametrize(
     'shape, expected',
     [
-        ((196, 256, 256), 'explicit'),
-        ((784, 512, 256), 'explicit'),
+        ((196, 256, 256), 'naive'),
+        ((784, 512, 256), 'naive'),
         ((8192, 256, 256), 'fused'),
         ((8192, 257, 256), 'fused'),
         ((8192, 512, 256), 'chunked'),
         ((8192, 64, 512), 'chunked'),
-        ((15, 1, 1), 'explicit'),
+        ((15, 1, 1), 'naive'),
     ],
 )
-def test_the_rule_of_forms(shape, expected):
+def test_the_choice_of_backends(shape, expected):
     n, d, dv = shape
     inputs = [torch.empty(1, n, c) for c in (d, d, dv)]
-    assert attention._softmax_form(*inputs) == expected
+    assert attention._softmax_backend(*inputs) == expected
 
 
 @pytest.mark.parametrize('channels', [(16, 16), (16, 4)])
@@ -259,7 +259,7 @@ def test_forward_derivatives_of_large_maps(channels):
     d, dv = channels
     inputs = [torch.randn(1, 400, c, dtype=torch.float64) for c in (d, d, dv)]
     tangents = [torch.randn_like(t) for t in inputs]
-    assert attention._softmax_form(*inputs) != 'explicit'
+    assert attention._softmax_backend(*inputs) != 'naive'
 
     def naive(query, key, value):
         return (query @ key.mT).softmax(2) @ value
@@ -280,7 +280,7 @@ def test_forward_derivatives_of_large_maps(channels):
 @pytest.mark.parametrize(
     'mode', ['gaussian', 'embedded_gaussian', 'dot_product', 'concatenation']
 )
-def test_half_precision_is_never_worse_than_upstreams_form(
+def test_half_precision_is_never_worse_than_upstreams_order(
     mode, positions, norm, dtype
 ):
     tensors = torch.randn(3, 2, positions, 16)
@@ -355,7 +355,7 @@ def test_ties_in_the_sort_have_the_gradient_of_relu():
 @pytest.mark.parametrize('place', [0, 4, -1])
 @pytest.mark.parametrize('which', [0, 1, 2])
 @pytest.mark.parametrize('keys', [5, 40])
-def test_what_is_not_finite_stays_so(keys, which, place, bad, form):
+def test_what_is_not_finite_stays_so(keys, which, place, bad, backend):
     # Where the formula is not finite no number may come out.
     generator = torch.Generator().manual_seed(keys)
     tensors = [torch.randn(1, n, 4, generator=generator) for n in (keys, keys, keys)]
@@ -369,7 +369,7 @@ def test_what_is_not_finite_stays_so(keys, which, place, bad, form):
         (concatenation_attention(*scores, value), torch.relu(pairs)),
     ):
         expected = weights @ value
-        if form == 'fused' and keys < 16:
+        if backend == 'fused' and keys < 16:
             continue  # what the rule keeps PyTorch's kernel from
         assert not actual[~expected.isfinite()].isfinite().any()
 

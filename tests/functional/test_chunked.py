@@ -1,4 +1,4 @@
-"""The softmax in chunks of queries, beyond what the functional form shows."""
+"""The softmax in chunks of queries, beyond what the tests of attention.py show."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from reference import LargestTensor
 from nl_plugins.functional import chunked
 from nl_plugins.functional.chunked import (
     chunked_softmax_attention,
-    explicit_softmax_attention,
+    naive_softmax_attention,
 )
 
 
@@ -32,7 +32,7 @@ def test_vmap(in_dims):
     ]
     actual, expected = (
         torch.vmap(lambda *t, f=f: f(*t, 0.7), in_dims)(*operands)
-        for f in (chunked_softmax_attention, explicit_softmax_attention)
+        for f in (chunked_softmax_attention, naive_softmax_attention)
     )
     torch.testing.assert_close(actual, expected)
 
@@ -41,7 +41,7 @@ def test_jacobian_and_per_sample_gradients():
     operands = inputs(2)
     losses = (
         lambda *t, f=f: f(*t, 0.7).square().sum()
-        for f in (chunked_softmax_attention, explicit_softmax_attention)
+        for f in (chunked_softmax_attention, naive_softmax_attention)
     )
     actual, expected = (
         (

@@ -1,11 +1,11 @@
-"""The sorted sums, beyond what the functional form shows."""
+"""The sorted sums, beyond what the tests of attention.py show."""
 
 import torch
 
 from nl_plugins.functional.sorted_sums import (
-    explicit_relu_sums,
-    recorded_relu_sums,
+    naive_relu_sums,
     relu_sums,
+    traced_relu_sums,
 )
 
 
@@ -24,15 +24,14 @@ def gradients(function, operands):
 
 
 def test_the_form_for_graphs_is_the_same():
-    expected = gradients(explicit_relu_sums, inputs(2))
-    for function in relu_sums, recorded_relu_sums:
+    expected = gradients(naive_relu_sums, inputs(2))
+    for function in relu_sums, traced_relu_sums:
         torch.testing.assert_close(gradients(function, inputs(2)), expected)
 
 
 def test_vmap():
     actual, expected = (
-        torch.vmap(function)(*inputs(3, 2))
-        for function in (relu_sums, explicit_relu_sums)
+        torch.vmap(function)(*inputs(3, 2)) for function in (relu_sums, naive_relu_sums)
     )
     torch.testing.assert_close(actual, expected)
 
@@ -43,7 +42,7 @@ def test_hessian_by_torch_func():
         torch.func.jacrev(
             torch.func.grad(lambda a, f=function: f(a, *operands[1:]).pow(3).sum())
         )(operands[0])
-        for function in (relu_sums, explicit_relu_sums)
+        for function in (relu_sums, naive_relu_sums)
     )
     torch.testing.assert_close(actual, expected)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from ...functional import attention
 from ...functional.chunked import (
     chunked_softmax_attention,
-    explicit_softmax_attention,
+    naive_softmax_attention,
 )
 
 #: Channels of key and value, and numbers of positions.
@@ -22,7 +22,7 @@ HEADS = ((128, 128), (256, 256), (512, 256), (64, 512))
 POSITIONS = (196, 784, 1568, 3136, 8192)
 
 _FORMS = dict(
-    explicit=explicit_softmax_attention,
+    naive=naive_softmax_attention,
     fused=attention._fused_softmax_attention,
     chunked=chunked_softmax_attention,
 )
@@ -49,7 +49,7 @@ def compare_forms(device: str, repeats: int) -> str:
                 torch.randn(1, c, positions, device=device).mT
                 for c in (channels, channels, value_channels)
             ]
-            chosen = attention._softmax_form(*inputs)
+            chosen = attention._softmax_backend(*inputs)
             seconds = _time(list(_FORMS.values()), inputs, repeats)
             cells = (f'{1e3 * s:.2f} ms' for s in seconds)
             lines.append(
