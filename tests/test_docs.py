@@ -1,4 +1,4 @@
-"""The pages say what is true: their configs build, their links lead on."""
+"""The configs of the pages build, and their links resolve."""
 
 import importlib
 import re
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted(
     [
         ROOT / 'README.md',
-        *(ROOT / 'docs').glob('*.md'),
+        *(ROOT / 'docs').rglob('*.md'),
         *(ROOT / 'configs').rglob('README.md'),
     ]
 )
@@ -38,10 +38,16 @@ def name(path):
 
 
 def python_blocks(page):
-    """Number of its first line, and text, of every Python block."""
+    """Number of its first line, and text, of every Python block.
+
+    Of a diff, the text after it.
+    """
     text = (ROOT / page).read_text()
-    for match in re.finditer(r'^```python\n(.*?)^```$', text, re.M | re.S):
-        yield text.count('\n', 0, match.start()) + 2, match[1]
+    for match in re.finditer(r'^```(python|diff)\n(.*?)^```$', text, re.M | re.S):
+        code = match[2]
+        if match[1] == 'diff':
+            code = ''.join(re.findall(r'^[ +](.*\n)', code, re.M))
+        yield text.count('\n', 0, match.start()) + 2, code
 
 
 def is_config(code):
@@ -108,13 +114,13 @@ def test_a_config_builds_with_the_blocks_it_names(code, tmp_path):
     'code',
     [
         code
-        for _, code in python_blocks('README.md')
-        if is_config(code) and 'backbone=' in code and '_base_' in code
+        for page, base in (('README.md', 'ResNet'), (COMPLETE, 'C2D'))
+        for _, code in python_blocks(page)
+        if is_config(code) and f"base='{base}'" in code
     ],
+    ids=['image', 'video'],
 )
-def test_a_config_of_the_readme_starts_from_its_pretrained_file(
-    code, tmp_path, torch_home
-):
+def test_a_config_starts_from_its_pretrained_file(code, tmp_path, torch_home):
     if 'mmaction::' in code:
         pytest.importorskip('mmaction')
     (tmp_path / 'config.py').write_text(code)
