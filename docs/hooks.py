@@ -1,0 +1,47 @@
+"""Hooks of mkdocs: links to files of the repository, and formulas."""
+
+import html
+import logging
+import re
+from pathlib import Path
+
+from latex2mathml.converter import convert
+
+log = logging.getLogger('mkdocs.hooks')
+
+
+def on_page_markdown(markdown, page, config, files):
+    """Lead links out of docs/ to the repository.
+
+    Without a ``repo_url`` their target is shown as a tooltip.
+    """
+    docs = Path(config.docs_dir)
+    folder = (docs / page.file.src_uri).parent
+
+    def link(match):
+        file = (folder / match['path']).resolve()
+        if file.is_relative_to(docs):
+            return match[0]
+        path = file.relative_to(docs.parent).as_posix()
+        if not file.exists():
+            log.warning(f'{page.file.src_uri} links to {path}, which does not exist')
+        if config.repo_url:
+            url = f'{config.repo_url.rstrip("/")}/blob/main/{path}{match["anchor"]}'
+            return f'[{match["text"]}]({url})'
+        return f'<abbr title="{path}">{match["text"]}</abbr>'
+
+    pattern = r'\[(?P<text>[^]]+)\]\((?P<path>\.\./[^)#\s]+)(?P<anchor>#[^)\s]*)?\)'
+    return re.sub(pattern, link, markdown)
+
+
+def on_page_content(content, page, config, files):
+    """Write formulas as MathML, which browsers show without a script."""
+
+    def formula(match):
+        display = 'block' if match['tag'] == 'div' else 'inline'
+        return convert(html.unescape(match['latex']), display=display)
+
+    pattern = (
+        r'<(?P<tag>div|span) class="arithmatex">\\[\[(](?P<latex>.*?)\\[\])]</(?P=tag)>'
+    )
+    return re.sub(pattern, formula, content, flags=re.S)
