@@ -1,4 +1,4 @@
-"""The blocks: modules that hold the weights and call the functional form."""
+"""The blocks: modules with parameters that call ``nl_plugins.functional``."""
 
 from .disentangled import (
     DisentangledNonLocal1d,

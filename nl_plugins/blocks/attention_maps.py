@@ -1,7 +1,7 @@
-"""What a block attends to, for looking at it.
+"""The attention weights of a block, for analysis and plots.
 
-Letters as in :mod:`nl_plugins.blocks.base`; ``Q`` is the number of query
-positions that were chosen.
+Letters as in :mod:`nl_plugins.blocks.base`; ``Q`` is the number of selected
+query positions.
 """
 
 from __future__ import annotations
@@ -18,15 +18,14 @@ if TYPE_CHECKING:
 
 
 class AttentionWeights(NamedTuple):
-    """What a block attends to, seen from chosen query positions.
+    """Attention weights of selected query positions, the mean of all heads.
 
     Attributes:
         pairwise (Tensor, optional): Shape ``(B, Q, *key size)``, the
             attention weight of every key position for each of the ``Q``
-            queries, the mean of all heads. None where the block has no
-            pairwise term.
+            queries. None if the block has no pairwise term.
         unary (Tensor, optional): Shape ``(B, *key size)``, the attention
-            weight of every key position for all queries alike. None where
+            weight of every key position, the same for all queries. None if
             the block has no separate unary term.
     """
 
@@ -38,9 +37,9 @@ class AttentionWeights(NamedTuple):
 def attention_weights(
     block: NonLocalBlock, x: Tensor, positions: Tensor
 ) -> AttentionWeights:
-    """Attention weights of chosen query positions for all key positions.
+    """Compute the attention weights of selected query positions.
 
-    Takes ``O(Q * Nk)`` memory, not ``O(N * Nk)``.
+    It takes ``O(Q * Nk)`` memory, not ``O(N * Nk)``.
 
     Args:
         block (NonLocalBlock): The block.
@@ -50,47 +49,48 @@ def attention_weights(
             column), or (frame, row, column) of a clip.
 
     Returns:
-        AttentionWeights: The weights that multiply the value: rows of a
-        softmax, or ``f / Nk`` for the dot product and the concatenation; 0
-        where a position does not attend (``axes``).
+        AttentionWeights: The factors of the value: rows of a softmax, or
+        ``f / Nk`` for the dot product and the concatenation; 0 outside of
+        the group of the query (``axes``, ``group_size``).
 
     Raises:
-        ValueError: ``x`` does not fit the block, or a position lies outside
-            of it.
+        ValueError: If ``x`` has the wrong rank, channels or sizes, or a
+            position is not inside of it.
     """
     features = block.layout.unfold(x)
     queries = _flat_indices(positions, features)
     size = block.key_size(features)
     keys = _grid(block, size, x.device)
     projections = block.project(features)
-    # groups of positions, apart from the batch
+    # Separate the groups of positions from the batch.
     query, key, key_bias = (
         t if t is None else t.reshape(len(features), len(keys), *t.shape[1:])
         for t in (projections.query, projections.key, projections.key_bias)
     )
     pairwise = unary = None
     if block.has_pairwise_term:
-        bias = None if block.has_unary_term else key_bias
+        assert query is not None and key is not None
         pairwise = _rows(
             block,
             query,
             key,
-            bias,
+            None if block.has_unary_term else key_bias,
             queries,
             keys,
             _grid(block, features.shape[2:], x.device),
         )
         pairwise = pairwise.reshape(*pairwise.shape[:2], *size)
     if block.has_unary_term:
-        weights = key_bias.softmax(dim=-1).mean(dim=2)
-        unary = torch.empty_like(weights.flatten(1))
-        unary[:, keys.flatten()] = weights.flatten(1)
+        assert key_bias is not None
+        weights = key_bias.softmax(dim=-1).mean(dim=2).flatten(1)
+        unary = torch.empty_like(weights)
+        unary[:, keys.flatten()] = weights
         unary = unary.reshape(-1, *size)
     return AttentionWeights(pairwise, unary)
 
 
 def _flat_indices(positions: Tensor, features: Tensor) -> Tensor:
-    """Positions on a grid as indices of the flattened grid."""
+    """Check positions and return their indices on the flattened grid."""
     size = features.shape[2:]
     integers = not (
         positions.is_floating_point()
@@ -114,7 +114,7 @@ def _flat_indices(positions: Tensor, features: Tensor) -> Tensor:
 
 
 def _grid(block: NonLocalBlock, size: tuple[int, ...], device: torch.device) -> Tensor:
-    """Flat indices of all positions, by groups, ``(G, N)``."""
+    """Indices of all positions of one sample, by group."""
     grid = torch.arange(torch.Size(size).numel(), device=device)
     return block.layout.split(grid.reshape(1, 1, *size), 1)[:, 0, :, 0]
 
@@ -128,30 +128,30 @@ def _rows(
     keys: Tensor,
     grid: Tensor,
 ) -> Tensor:
-    """Rows of the map, ``(B, Q, Nk)``."""
-    # Where the queries have gone: their group, and the row in it.
+    """Rows of the attention map, ``(B, Q, Nk)``."""
+    # The group of each query, and its row in the group.
     location = torch.empty_like(grid.flatten())
     location[grid.flatten()] = torch.arange(location.numel(), device=grid.device)
-    group, row = (location[queries] // grid.shape[1], location[queries] % grid.shape[1])
+    group, row = location[queries] // grid.shape[1], location[queries] % grid.shape[1]
     weights = query.new_zeros(len(query), len(queries), keys.numel())
     for index in group.unique():
-        chosen = group == index
-        found = _map(
+        inside = group == index
+        group_weights = _map(
             block,
-            query[:, index][:, :, row[chosen]],
+            query[:, index][:, :, row[inside]],
             key[:, index],
             None if key_bias is None else key_bias[:, index],
         )
-        full = weights[:, chosen]
-        full[..., keys[index]] = found.mean(dim=1).to(full.dtype)
-        weights[:, chosen] = full
+        rows = weights[:, inside]
+        rows[..., keys[index]] = group_weights.mean(dim=1).to(rows.dtype)
+        weights[:, inside] = rows
     return weights
 
 
 def _map(
     block: NonLocalBlock, query: Tensor, key: Tensor, key_bias: Tensor | None
 ) -> Tensor:
-    """The map of some queries, ``(B, h, Q, D)`` to ``(B, h, Q, Nk)``."""
+    """Attention weights of queries ``(B, h, Q, D)``, ``(B, h, Q, Nk)``."""
     if block.mode == 'concatenation':
         query_score, key_score = block.scores(query, key)
         logits = torch.relu(query_score.unsqueeze(-1) + key_score.unsqueeze(-2))

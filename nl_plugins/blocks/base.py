@@ -1,15 +1,16 @@
-"""What the non-local blocks of all dimensions and kinds share.
+"""The base class of all non-local blocks.
 
-Letters used in this package: ``B`` batch, ``C`` channels of the input, ``N``
-its positions (the product of its spatial or spacetime sizes ``*size``),
-``Nk`` those of the keys (fewer than ``N`` with sub-sampling), ``h`` heads,
-``D`` channels of query and key, ``Dv`` channels of the value, of one head.
-Groups of positions that attend to each other (one, but for ``axes`` of
-clips) are part of the batch: ``G`` is the batch times the groups.
+Letters used in this package: ``B`` batch, ``C`` channels of the input,
+``*size`` its spatial or spacetime sizes, ``N`` query positions (the product
+of ``*size``), ``Nk`` key positions (fewer than ``N`` with sub-sampling),
+``h`` heads, ``D`` channels of query and key in one head, ``Dv`` channels of
+the value in one head, ``G`` groups of positions that attend to each other: the
+batch, times the groups of one clip (``axes`` and ``group_size`` of the 3d
+blocks).
 """
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -29,15 +30,15 @@ from .pointwise import pointwise
 
 
 class Projections(NamedTuple):
-    """What a block attends with.
+    """The operands of the attention.
 
     Attributes:
-        query (Tensor, optional): Shape ``(G, h, N, D)``, None where nothing
-            is compared.
-        key (Tensor, optional): Shape ``(G, h, Nk, D)``, or None likewise.
+        query (Tensor, optional): Shape ``(G, h, N, D)``. None in a block that
+            has only a unary term.
+        key (Tensor, optional): Shape ``(G, h, Nk, D)``. None as the query.
         value (Tensor): Shape ``(G, h, Nk, Dv)``.
-        key_bias (Tensor, optional): Shape ``(G, h, Nk)``, a logit that the
-            keys alone decide.
+        key_bias (Tensor, optional): Shape ``(G, h, Nk)``, the term of the
+            logits that depends on the key alone.
     """
 
     query: Tensor | None
@@ -47,15 +48,15 @@ class Projections(NamedTuple):
 
 
 class NonLocalBlock(nn.Module):
-    """What the blocks of all dimensions share; see :class:`NonLocal2d`."""
+    """Base class of the blocks; for the arguments see :class:`NonLocal2d`."""
 
-    #: Name in a model that mmcv's plugin layers give it.
+    #: Name of the block in mmcv's plugin layers.
     _abbr_ = 'nonlocal_block'
-    #: Number of spatial (or spacetime) dimensions that are attended over.
+    #: Number of spatial or spacetime dimensions of the input.
     ndim: int
-    #: Kernel and stride of the pooling that ``sub_sample`` switches on.
+    #: Kernel and stride of the pooling with ``sub_sample``.
     pool_size: tuple[int, ...]
-    #: Which maps it has: of pairs of positions, and one for all queries.
+    #: Whether there is an attention map of pairs, and one for all queries.
     has_pairwise_term, has_unary_term = True, False
 
     def __init__(
@@ -76,7 +77,8 @@ class NonLocalBlock(nn.Module):
         num_heads: int = 1,
         pool_size: int | Sequence[int] | None = None,
         gate: str | None = None,
-        _compares: bool = True,
+        _has_query_and_key: bool = True,
+        _layout: Callable[[str, int, int, int], TokenLayout] = TokenLayout,
     ) -> None:
         super().__init__()
         check_options(
@@ -102,7 +104,7 @@ class NonLocalBlock(nn.Module):
         self.reduction = reduction
         self.use_scale = use_scale
         self.mode = mode
-        # A 1 of the command line is True.
+        # --cfg-options gives True as 1.
         self.sub_sample = sub_sample if sub_sample == 'before' else bool(sub_sample)
         self.zeros_init = zeros_init
         self.std = std
@@ -112,18 +114,16 @@ class NonLocalBlock(nn.Module):
         self.scale = 1.0
         if mode == 'embedded_gaussian' and use_scale:
             self.scale = (self.key_channels // num_heads) ** -0.5
-        self.layout = TokenLayout(
-            type(self).__name__, in_channels, self.ndim, num_heads
-        )
+        self.layout = _layout(type(self).__name__, in_channels, self.ndim, num_heads)
         self._build_layers(
-            conv_cfg or dict(type=f'Conv{self.ndim}d'), norm_cfg, _compares
+            conv_cfg or dict(type=f'Conv{self.ndim}d'), norm_cfg, _has_query_and_key
         )
         self.init_weights()
 
     def _build_layers(
-        self, conv_cfg: dict, norm_cfg: dict | None, compares: bool
+        self, conv_cfg: dict, norm_cfg: dict | None, has_query_and_key: bool
     ) -> None:
-        """Build the layers under mmcv's names, the keys of its checkpoints."""
+        """Build the layers with mmcv's names, which are keys in checkpoints."""
 
         def layer(channels: int, out: int, norm: dict | None) -> ConvModule:
             return ConvModule(
@@ -135,12 +135,12 @@ class NonLocalBlock(nn.Module):
             self.gamma = nn.Parameter(torch.zeros(1))
         else:
             self.conv_out = layer(self.value_channels, self.in_channels, norm_cfg)
-        if compares and self.mode != 'gaussian':
+        if has_query_and_key and self.mode != 'gaussian':
             self.theta = layer(self.in_channels, self.key_channels, None)
             if not self.share_query_key:
                 self.phi = layer(self.in_channels, self.key_channels, None)
-        if compares and self.mode == 'concatenation':
-            # mmcv's layer, kept for its name; the weight alone is used.
+        if has_query_and_key and self.mode == 'concatenation':
+            # mmcv's layer, for its name: forward() uses only its parameter.
             self.concat_project = ConvModule(
                 2 * self.key_channels, 1, 1, bias=False, act_cfg=dict(type='ReLU')
             )
@@ -151,15 +151,16 @@ class NonLocalBlock(nn.Module):
             self.g = nn.Sequential(self.g, self.pool)
             if self.mode == 'gaussian':
                 self.phi = self.pool
-            elif compares and not self.share_query_key:
+            elif has_query_and_key and not self.share_query_key:
                 self.phi = nn.Sequential(self.phi, self.pool)
 
     def init_weights(self) -> None:
-        """Set the weights of a new block.
+        """Initialize the parameters.
 
-        The projections are normal with deviation ``std``. With
-        ``zeros_init`` the output layer (its norm where it has one) is zero,
-        so the block is an identity. A gate starts at 0 in any case.
+        The projections are sampled from a normal distribution with the
+        standard deviation ``std``. With ``zeros_init`` the output layer (its
+        norm if it has one) is zero, so the block is an identity. A gate is
+        always initialized to 0.
         """
         for name in ('g', 'theta', 'phi'):
             layer = getattr(self, name, None)
@@ -172,7 +173,7 @@ class NonLocalBlock(nn.Module):
         if self.gate:
             nn.init.zeros_(self.gamma)
             return
-        last = self.conv_out.norm if self.conv_out.with_norm else (self.conv_out.conv)
+        last = self.conv_out.norm if self.conv_out.with_norm else self.conv_out.conv
         if self.zeros_init:
             constant_init(last, 0)
         else:
@@ -185,11 +186,11 @@ class NonLocalBlock(nn.Module):
             x (Tensor): Shape ``(B, C, *size)``.
 
         Returns:
-            Tensor: Same shape.
+            Tensor: Shape of ``x``.
 
         Raises:
-            ValueError: If the rank, the channels or the sizes of ``x`` do not
-                fit.
+            ValueError: If ``x`` has the wrong rank or channels, or is too
+                small to be pooled.
         """
         features = self.layout.unfold(x)
         y = self.attend(self.project(features))
@@ -199,13 +200,13 @@ class NonLocalBlock(nn.Module):
         return x + self.layout.fold(y, x.shape)
 
     def project(self, features: Tensor) -> Projections:
-        """Query, key and value of an input.
+        """Query, key and value of an input, split into heads.
 
         Args:
             features (Tensor): Shape ``(B, C, *size)``.
 
         Returns:
-            Projections: By heads.
+            Projections: The operands of :meth:`attend`.
 
         Raises:
             ValueError: If the input is too small to be pooled.
@@ -215,7 +216,7 @@ class NonLocalBlock(nn.Module):
         return Projections(query, key, self.layout.split(pointwise(self.g, source)))
 
     def key_source(self, features: Tensor) -> Tensor:
-        """What key and value are projected from, ``(B, C, *key size)``."""
+        """The input of the key and value projections, ``(B, C, *key size)``."""
         if self.sub_sample and any(
             s < p for s, p in zip(features.shape[2:], self.pool_size)
         ):
@@ -227,7 +228,12 @@ class NonLocalBlock(nn.Module):
         return self.pool(features) if self.sub_sample == 'before' else features
 
     def query_and_key(self, features: Tensor, source: Tensor) -> tuple[Tensor, Tensor]:
-        """``(G, h, N, D)`` and ``(G, h, Nk, D)`` of ``(B, C, *size)``."""
+        """Query ``(G, h, N, D)`` and key ``(G, h, Nk, D)``.
+
+        Args:
+            features (Tensor): Input of the query, ``(B, C, *size)``.
+            source (Tensor): Input of the key, from :meth:`key_source`.
+        """
         if self.mode == 'gaussian':
             query, key = features, source
         else:
@@ -245,15 +251,16 @@ class NonLocalBlock(nn.Module):
         return self.layout.split(query), self.layout.split(key)
 
     def attend(self, projections: Projections) -> Tensor:
-        """The attended values, scaled by the gate where there is one.
+        """The attended values, scaled by the gate if there is one.
 
         Args:
-            projections (Projections): Query, key, value and bias.
+            projections (Projections): Query, key, value and key bias.
 
         Returns:
             Tensor: Shape ``(G, h, N, Dv)``.
         """
         query, key, value, key_bias = projections
+        assert query is not None and key is not None
         if self.mode == 'dot_product':
             y = dot_product_attention(query, key, value)
         elif self.mode == 'concatenation':
@@ -264,16 +271,20 @@ class NonLocalBlock(nn.Module):
 
     @property
     def logit_scale(self) -> float:
-        """Factor of the logits of the softmax over pairs."""
+        """Factor of the pairwise logits."""
         return self.scale
 
     def scores(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
-        """The two halves of ``w_f`` applied, ``(..., h, N)``."""
+        """Scores of the concatenation, ``(..., h, N)`` and ``(..., h, Nk)``.
+
+        They are the products of the query and the key with their halves of
+        ``w_f`` (eq. 5).
+        """
         weight = self.concat_project.conv.weight.reshape(2, self.num_heads, -1, 1)
         return (query @ weight[0])[..., 0], (key @ weight[1])[..., 0]
 
     def key_size(self, features: Tensor) -> tuple[int, ...]:
-        """Sizes of the keys of features ``(B, C, *size)``."""
+        """Sizes of the key for an input ``(B, C, *size)``."""
         size = tuple(features.shape[2:])
         if not self.sub_sample:
             return size
@@ -284,7 +295,7 @@ class NonLocalBlock(nn.Module):
         return attention_weights(self, x, positions)
 
 
-#: What may be given by position after ``in_channels``.
+#: Names of the positional arguments after ``in_channels``.
 _POSITIONAL = [
     name
     for name, parameter in inspect.signature(NonLocalBlock).parameters.items()
@@ -293,5 +304,5 @@ _POSITIONAL = [
 
 
 def named_arguments(args: Sequence, kwargs: dict) -> dict:
-    """Arguments of a block after ``in_channels``, by their names."""
+    """The arguments of a block after ``in_channels``, by name."""
     return dict(zip(_POSITIONAL, args)) | kwargs

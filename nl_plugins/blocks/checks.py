@@ -1,11 +1,11 @@
-"""Checks of the arguments of a block, before anything is built.
+"""Checks of the arguments of a block, before any layer is built.
 
-Each raises a ``ValueError`` that names the value and what is expected.
+Each raises a ``ValueError`` that names the value and what is allowed.
 """
 
 from collections.abc import Sequence
 
-#: Modes whose attention weights are a softmax.
+#: Pairwise functions with a softmax.
 SOFTMAX_MODES = ('gaussian', 'embedded_gaussian')
 MODES = (*SOFTMAX_MODES, 'dot_product', 'concatenation')
 
@@ -19,7 +19,7 @@ def check_options(
     gate: str | None,
     norm_cfg: dict | None,
 ) -> None:
-    """Check what does not depend on the widths of the layers."""
+    """Check the arguments that do not depend on the channels of layers."""
     check_positive('in_channels', in_channels)
     check_positive('reduction', reduction)
     check_positive('num_heads', num_heads)
@@ -49,7 +49,10 @@ def check_widths(
     num_heads: int,
     gate: str | None,
 ) -> tuple[int, int]:
-    """Channels of the key and of the value, with their defaults."""
+    """Check the channels of key and value and return them, with defaults.
+
+    ``inner`` is the default, ``in_channels // reduction``.
+    """
     if mode == 'gaussian':
         if key_channels is not None or share_query_key:
             raise ValueError(
@@ -71,7 +74,7 @@ def check_widths(
             raise ValueError(
                 f'num_heads must divide {name} ({value}), but got {num_heads}'
             )
-    # Without an output layer the value has to fit the input itself.
+    # Without an output layer the value is added to the input.
     if gate and value_channels != in_channels:
         raise ValueError(
             "gate='scalar' has no output layer: value_channels must be "
@@ -83,7 +86,7 @@ def check_widths(
 def check_pool_size(
     pool_size: int | Sequence[int], ndim: int, sub_sample: bool | str
 ) -> tuple[int, ...]:
-    """The sizes of a pooling, one for each dimension."""
+    """Check the size of the pooling and return one number a dimension."""
     sizes = [pool_size] * ndim if isinstance(pool_size, int) else pool_size
     if not sub_sample:
         raise ValueError(
@@ -100,7 +103,7 @@ def check_pool_size(
 
 
 def check_positive(name: str, value: int) -> None:
-    """Raise a ValueError that names what is no integer of at least 1."""
-    # True is an int: mmcv has a flag where `reduction` stands here.
+    """Check that an argument is an integer of at least 1."""
+    # True is an int, and mmcv's blocks have a flag in the place of `reduction`.
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f'{name} must be an integer of at least 1, but got {value!r}')

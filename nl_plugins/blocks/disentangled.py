@@ -19,9 +19,9 @@ TERMS = ('pairwise', 'unary')
 
 
 class DisentangledBlock(NonLocalBlock):
-    """What the disentangled blocks of all dimensions share.
+    """Base class of the disentangled blocks.
 
-    See :class:`DisentangledNonLocal2d`.
+    For the arguments see :class:`DisentangledNonLocal2d`.
     """
 
     def __init__(
@@ -73,7 +73,10 @@ class DisentangledBlock(NonLocalBlock):
                 f'got terms={tuple(terms)} and mode={mode!r}'
             )
         super().__init__(
-            in_channels, *args, _compares=pairwise or unary == 'shared', **kwargs
+            in_channels,
+            *args,
+            _has_query_and_key=pairwise or unary == 'shared',
+            **kwargs,
         )
         self.terms = tuple(terms)
         self.temperature = temperature
@@ -87,12 +90,12 @@ class DisentangledBlock(NonLocalBlock):
         self._init_unary_term()
 
     def init_weights(self) -> None:
-        """Set the weights of a new block.
+        """Initialize the parameters as :meth:`NonLocalBlock.init_weights`.
 
-        As in :meth:`NonLocalBlock.init_weights`; the unary projection is
-        normal like the others. The gate does not scale an added unary term,
-        so with both the value starts at zero: the block is an identity, and
-        the unary term trains the value from the first step.
+        The unary projection is sampled like the others. A gate does not scale
+        the unary term, so with a gate the value projection starts at zero:
+        the block is an identity, and the unary term trains the value from the
+        first step.
         """
         super().init_weights()
         self._init_unary_term()
@@ -105,46 +108,43 @@ class DisentangledBlock(NonLocalBlock):
             constant_init(value.conv, 0)
 
     def project(self, features: Tensor) -> Projections:
-        """As :meth:`NonLocalBlock.project`, with the unary logits and a
-        whitened query and key."""
+        """Query, key and value, the first two whitened, and the unary logits."""
         source = self.key_source(features)
         query = key = key_bias = None
+        if self.unary == 'separate':
+            key_bias = self._separate_logits(source)
         if self.has_pairwise_term or self.unary == 'shared':
             query, key = self.query_and_key(features, source)
+            if self.unary == 'shared':
+                logits = query.mean(dim=2, keepdim=True) @ key.transpose(2, 3)
+                key_bias = self.scale * logits[:, :, 0]
+            if self.has_pairwise_term and self.whiten:
+                dims = (2,) if self.whiten == 'channel' else (1, 2, 3)
+                query = query - query.mean(dim=dims, keepdim=True)
+                key = key - key.mean(dim=dims, keepdim=True)
         value = self.layout.split(pointwise(self.g, source))
         if self.has_unary_term:
-            # Both terms need it in this layout: one copy instead of two.
+            # Both terms need a contiguous value: one copy instead of two.
             value = value.contiguous()
-        if self.unary:
-            key_bias = self._unary_logits(source, query, key)
-        if self.has_pairwise_term and self.whiten:
-            dims = 2 if self.whiten == 'channel' else (1, 2, 3)
-            query = query - query.mean(dim=dims, keepdim=True)
-            key = key - key.mean(dim=dims, keepdim=True)
         return Projections(query, key, value, key_bias)
 
     def attend(self, projections: Projections) -> Tensor:
-        """As :meth:`NonLocalBlock.attend`, plus what all queries attend to."""
-        if not self.has_unary_term:
+        """The values attended by the pairwise term, plus the unary term."""
+        key_bias = projections.key_bias
+        if key_bias is None or self.coupling == 'mul':
             return super().attend(projections)
-        weights = projections.key_bias.softmax(dim=-1)
-        y = weights.unsqueeze(2) @ projections.value
+        y = key_bias.softmax(dim=-1).unsqueeze(2) @ projections.value
         if self.has_pairwise_term:
             y = super().attend(projections._replace(key_bias=None)) + y
         return y
 
     @property
     def logit_scale(self) -> float:
-        """As :meth:`NonLocalBlock.logit_scale`, over the temperature."""
+        """Factor of the pairwise logits, divided by the temperature."""
         return self.scale / self.temperature
 
-    def _unary_logits(
-        self, source: Tensor, query: Tensor | None, key: Tensor | None
-    ) -> Tensor:
-        """What the keys alone decide, ``(G, h, Nk)``."""
-        if self.unary == 'shared':
-            logits = query.mean(dim=2, keepdim=True) @ key.transpose(2, 3)
-            return self.scale * logits[:, :, 0]
+    def _separate_logits(self, source: Tensor) -> Tensor:
+        """Unary logits of their own projection, ``(G, h, Nk)``."""
         logits = pointwise(self.conv_mask, source)
         if self.sub_sample is True:
             logits = self.pool(logits)
@@ -153,12 +153,12 @@ class DisentangledBlock(NonLocalBlock):
 
 @MODELS.register_module()
 class DisentangledNonLocal1d(DisentangledBlock, NonLocal1d):
-    """Disentangled block on sequences; see :class:`DisentangledNonLocal2d`."""
+    """Disentangled block for sequences; see :class:`DisentangledNonLocal2d`."""
 
 
 @MODELS.register_module()
 class DisentangledNonLocal2d(DisentangledBlock, NonLocal2d):
-    r"""Disentangled non-local block on images, ``(B, C, H, W)``.
+    r"""Disentangled non-local block for images, ``(B, C, H, W)``.
 
     .. math::
         z_i = W_z \sum_j \left( \mathrm{softmax}_j \frac{(q_i - \mu_q)^T
@@ -166,10 +166,10 @@ class DisentangledNonLocal2d(DisentangledBlock, NonLocal2d):
         g(x_j) + x_i, \qquad m_j = W_m x_j
 
     Source: `Disentangled Non-Local Neural Networks
-    <https://arxiv.org/abs/2006.06668>`_. The defaults have the keys and the
-    results of MMSegmentation's block of this name, whose checkpoints load.
-    The temperature divides the pairwise logits of both softmax functions;
-    the dot product and the concatenation have no softmax and ignore it.
+    <https://arxiv.org/abs/2006.06668>`_. With its defaults the block has the
+    state dict keys and the results of MMSegmentation's block of this name.
+    The temperature applies to the modes with a softmax; the dot product and
+    the concatenation ignore it.
 
     ``DisentangledNonLocal2d(c, key_channels=c // 4, gate='scalar')`` is the
     block of the paper's detection code, where the gate scales the pairwise
@@ -182,16 +182,16 @@ class DisentangledNonLocal2d(DisentangledBlock, NonLocal2d):
             to both.
         coupling (str): ``'add'`` adds two softmax functions as above,
             ``'mul'`` takes one softmax of the sum of both logits, which
-            multiplies the weights as the plain block does. Defaults to
-            ``'add'``.
-        unary (str): The unary logits. ``'separate'`` has its own projection
-            :math:`W_m`, ``'shared'`` is what the plain block has in it, the
-            scaled :math:`\mu_q^T k_j`. With ``coupling='mul'``,
-            ``unary='shared'`` and ``temperature=1`` the block equals
-            :class:`NonLocal2d`. Defaults to ``'separate'``.
+            multiplies the attention weights as :class:`NonLocal2d` does.
+            Defaults to ``'add'``.
+        unary (str): The unary logits. ``'separate'`` computes them with a
+            projection :math:`W_m`, ``'shared'`` takes the unary part of the
+            non-local block, the scaled :math:`\mu_q^T k_j`. With
+            ``coupling='mul'``, ``unary='shared'`` and ``temperature=1`` the
+            block equals :class:`NonLocal2d`. Defaults to ``'separate'``.
         whiten (str, optional): ``'channel'`` subtracts from query and key
             their means over the positions, ``'layer'`` their means over
-            positions and channels, one number each, None nothing. Defaults
+            heads, positions and channels, None subtracts nothing. Defaults
             to ``'channel'``.
         args, kwargs: As in :class:`NonLocal2d`.
 
@@ -202,4 +202,4 @@ class DisentangledNonLocal2d(DisentangledBlock, NonLocal2d):
 
 @MODELS.register_module()
 class DisentangledNonLocal3d(DisentangledBlock, NonLocal3d):
-    """Disentangled block on clips; see :class:`DisentangledNonLocal2d`."""
+    """Disentangled block for clips; see :class:`DisentangledNonLocal2d`."""

@@ -1,4 +1,4 @@
-"""From feature maps to tokens that attend to each other, and back.
+"""Conversion of feature maps to tokens that attend to each other, and back.
 
 Letters as in :mod:`nl_plugins.blocks.base`.
 """
@@ -12,12 +12,12 @@ _SIZES = {1: 'L', 2: 'H, W', 3: 'T, H, W'}
 
 
 class TokenLayout:
-    """Every position attends to all others.
+    """Layout in which every position attends to all positions.
 
     Args:
         name (str): Name of the block in messages.
         in_channels (int): Channels of its input.
-        ndim (int): Sizes of the input after batch and channels.
+        ndim (int): Number of dimensions after batch and channels.
         num_heads (int): Heads that the channels are split into.
     """
 
@@ -28,10 +28,10 @@ class TokenLayout:
         self.num_heads = num_heads
 
     def unfold(self, x: Tensor) -> Tensor:
-        """The input of a block as ``(B, C, *size)``, checked.
+        """Check the input of a block and return it as ``(B, C, *size)``.
 
         Raises:
-            ValueError: Its rank or channels do not fit.
+            ValueError: If its rank or channels are wrong.
         """
         if x.dim() != self.ndim + 2 or x.shape[1] != self.in_channels:
             raise ValueError(
@@ -41,13 +41,13 @@ class TokenLayout:
         return x
 
     def fold(self, y: Tensor, shape: torch.Size) -> Tensor:
-        """The inverse of :meth:`unfold`, for an input of a shape."""
+        """Invert :meth:`unfold` for an input of the given shape."""
         return y
 
     def split(self, features: Tensor, num_heads: int | None = None) -> Tensor:
         """``(B, C, *size)`` to ``(G, h, N, C / h)``."""
         heads = num_heads or self.num_heads
-        # Not unflatten(): ONNX has it from opset 13 on.
+        # ONNX has unflatten() only from opset 13 on.
         return (
             features.flatten(2)
             .reshape(
@@ -59,33 +59,35 @@ class TokenLayout:
             .transpose(2, 3)
         )
 
-    def merge(self, tokens: Tensor, shape: torch.Size) -> Tensor:
-        """The inverse of :meth:`split`, for features of a shape.
+    def merge(self, tokens: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """Invert :meth:`split` for features of the given shape.
 
-        Tokens that are the same for all positions may come as one.
+        One token stands for tokens that are the same at all positions.
         """
         size = shape[2:]
-        # Not numel(): in a trace that would be a constant.
+        # numel() would be a constant in a traced graph.
         tokens = tokens.expand(-1, -1, prod(size), -1)
         features = tokens.transpose(2, 3).flatten(1, 2)
         return features.reshape(*features.shape[:2], *size)
 
 
 class ClipLayout(TokenLayout):
-    """Positions of clips that attend to those of some axes.
+    """Layout of clips in which positions attend along some axes only.
 
     Args:
         name (str): Name of the block in messages.
         in_channels (int): Channels of its input.
+        ndim (int): 3.
         num_heads (int): Heads that the channels are split into.
         axes (str): ``'spacetime'``, ``'space'`` or ``'time'``.
-        num_frames (int, optional): Frames of a clip that are in the batch.
+        num_frames (int, optional): Frames of a clip, if they are part of the
+            batch of the input.
         group_size (int, optional): Successive frames that attend to each
-            other.
+            other. None stands for all.
     """
 
-    #: Of (batch, channels, groups of frames, frames of a group, height,
-    #: width): what parts the groups, and what is inside of one.
+    #: Dimensions of (batch, channels, groups of frames, frames of a group,
+    #: height, width): those that number the groups, and those inside of one.
     _DIMS = dict(
         spacetime=((0, 2), (3, 4, 5)),
         space=((0, 2, 3), (4, 5)),
@@ -96,12 +98,13 @@ class ClipLayout(TokenLayout):
         self,
         name: str,
         in_channels: int,
+        ndim: int,
         num_heads: int,
         axes: str,
         num_frames: int | None,
         group_size: int | None,
     ) -> None:
-        super().__init__(name, in_channels, 3, num_heads)
+        super().__init__(name, in_channels, ndim, num_heads)
         self.axes = axes
         self.num_frames = num_frames
         self.group_size = group_size
@@ -148,7 +151,7 @@ class ClipLayout(TokenLayout):
         groups = groups.flatten(0, len(outside) - 1)
         return super().split(groups, num_heads)
 
-    def merge(self, tokens: Tensor, shape: torch.Size) -> Tensor:
+    def merge(self, tokens: Tensor, shape: tuple[int, ...]) -> Tensor:
         if self._is_whole:
             return super().merge(tokens, shape)
         outside, inside = self._DIMS[self.axes]
@@ -162,7 +165,7 @@ class ClipLayout(TokenLayout):
     def _is_whole(self) -> bool:
         return self.axes == 'spacetime' and not self.group_size
 
-    def _sizes(self, shape: torch.Size) -> tuple[int, ...]:
+    def _sizes(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Batch, channels, groups of frames, frames of a group, H, W."""
         batch, channels, frames, height, width = shape
         group = self.group_size or frames

@@ -4,6 +4,7 @@ Letters as in :mod:`nl_plugins.blocks.base`.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from mmcv import cnn
@@ -18,7 +19,7 @@ AXES = ('spacetime', 'space', 'time')
 
 @MODELS.register_module()
 class NonLocal1d(NonLocalBlock):
-    """Non-local block on sequences, ``(B, C, L)``; see :class:`NonLocal2d`.
+    """Non-local block for sequences, ``(B, C, L)``; see :class:`NonLocal2d`.
 
     ``sub_sample`` pools by 2.
     """
@@ -29,22 +30,22 @@ class NonLocal1d(NonLocalBlock):
 
 @MODELS.register_module()
 class NonLocal2d(NonLocalBlock):
-    r"""Non-local block on images, ``(B, C, H, W)``.
+    r"""Non-local block for images, ``(B, C, H, W)``.
 
     .. math:: z_i = W_z\, \frac{1}{C(x)} \sum_j f(x_i, x_j)\, g(x_j) + x_i
 
     Source: `Non-local Neural Networks <https://arxiv.org/abs/1711.07971>`_,
-    eq. 1 and 6. Same constructor arguments, same keys in the state dict and
-    same results as mmcv's block of this name, without its ``N x N`` map.
+    eq. 1 and 6. It has the constructor arguments, the state dict keys and the
+    results of mmcv's block of this name, without its ``N x N`` attention map.
 
     Args:
         in_channels (int): Channels ``C`` of the input.
         reduction (int): ``C // reduction`` is the default of ``key_channels``
             and ``value_channels``. Defaults to 2.
-        use_scale (bool): Scale the logits of the embedded Gaussian by the
-            square root of the key's channels (of one head). Defaults to True.
+        use_scale (bool): Divide the logits of the embedded Gaussian by the
+            square root of the key's channels in one head. Defaults to True.
         conv_cfg (dict, optional): Type of the 1 x 1 convolutions. Defaults
-            to None, the plain one of the block's dimension.
+            to None, ``Conv1d``, ``Conv2d`` or ``Conv3d``.
         norm_cfg (dict, optional): Norm after the output convolution.
             Defaults to None.
         mode (str): Pairwise function, ``'gaussian'``,
@@ -53,8 +54,10 @@ class NonLocal2d(NonLocalBlock):
         sub_sample (bool | str): Max-pool key and value: True after their
             projections, as in the paper and mmcv, ``'before'`` them, as in
             the paper's video code. Defaults to False.
-        zeros_init (bool): Start as an identity. Defaults to True.
-        std (float): Deviation of the initial projections. Defaults to 0.01.
+        zeros_init (bool): Initialize the block to an identity. Defaults to
+            True.
+        std (float): Standard deviation of the initial projections. Defaults
+            to 0.01.
         key_channels (int, optional): Channels of query and key. Defaults to
             None, ``in_channels // reduction``.
         value_channels (int, optional): Channels of the value. Defaults to
@@ -63,14 +66,14 @@ class NonLocal2d(NonLocalBlock):
         share_query_key (bool): Query and key are one projection, ``theta``,
             as in `OCNet <https://arxiv.org/abs/1809.00916>`_. Defaults to
             False.
-        num_heads (int): Parts into which the channels of query, key and
-            value are split, each with its own weights, as in `Attention Is
-            All You Need <https://arxiv.org/abs/1706.03762>`_. The number of
-            parameters stays. Defaults to 1.
+        num_heads (int): Heads into which the channels of query, key and
+            value are split, each with its own attention weights, as in
+            `Attention Is All You Need <https://arxiv.org/abs/1706.03762>`_.
+            The number of parameters does not change. Defaults to 1.
         pool_size (int | Sequence[int], optional): Kernel and stride of the
             pooling. Defaults to None, 2 in space and 1 in time.
         gate (str, optional): ``'scalar'`` replaces the output convolution by
-            one learned factor that starts at 0, as in `SAGAN
+            one learned factor, initialized to 0, as in `SAGAN
             <https://arxiv.org/abs/1805.08318>`_. Defaults to None.
 
     Raises:
@@ -83,20 +86,22 @@ class NonLocal2d(NonLocalBlock):
 
 @MODELS.register_module()
 class NonLocal3d(NonLocalBlock):
-    """Non-local block on clips, ``(B, C, T, H, W)``.
+    """Non-local block for clips, ``(B, C, T, H, W)``.
 
     Args:
         in_channels (int): Channels ``C`` of the input.
         args, kwargs: As in :class:`NonLocal2d`.
         axes (str): What a position attends to: all positions of all frames
-            (``'spacetime'``), those of its frame (``'space'``) or its place
-            in all frames (``'time'``, whose ``pool_size`` defaults to 2 in
-            time). Section 4.3 of the paper. Defaults to ``'spacetime'``.
-        num_frames (int, optional): The input is ``(B * T, C, H, W)`` with
-            this ``T``, as in a frame-wise 2D backbone. Defaults to None.
-        group_size (int, optional): Attend inside of groups of this many
-            successive frames only, as the paper's video code does with long
-            clips. Defaults to None, all frames.
+            (``'spacetime'``), the positions of its frame (``'space'``) or the
+            same pixel in all frames (``'time'``, with a default ``pool_size``
+            of 2 in time). Section 4.3 of the paper. Defaults to
+            ``'spacetime'``.
+        num_frames (int, optional): Length ``T`` of the clips if the input is
+            ``(B * T, C, H, W)``, as in a frame-wise 2D backbone. Defaults to
+            None.
+        group_size (int, optional): Number of successive frames that attend
+            to each other, as in the paper's video code for long clips.
+            Defaults to None, all frames.
 
     Raises:
         ValueError: If an argument has a value that is not allowed.
@@ -104,6 +109,7 @@ class NonLocal3d(NonLocalBlock):
 
     ndim = 3
     pool_size = (1, 2, 2)
+    layout: ClipLayout
 
     def __init__(
         self,
@@ -133,14 +139,14 @@ class NonLocal3d(NonLocalBlock):
             _check_pool_size(
                 check_pool_size(pool_size, self.ndim, sub_sample), axes, group_size
             )
-        super().__init__(in_channels, *args, pool_size=pool_size, **kwargs)
-        self.layout = ClipLayout(
-            type(self).__name__,
+        super().__init__(
             in_channels,
-            self.num_heads,
-            axes,
-            num_frames,
-            group_size,
+            *args,
+            pool_size=pool_size,
+            _layout=partial(
+                ClipLayout, axes=axes, num_frames=num_frames, group_size=group_size
+            ),
+            **kwargs,
         )
 
     @property
@@ -150,7 +156,7 @@ class NonLocal3d(NonLocalBlock):
 
     @property
     def num_frames(self) -> int | None:
-        """Frames of a clip that are in the batch."""
+        """Frames of a clip, if they are part of the batch."""
         return self.layout.num_frames
 
     @property
@@ -162,7 +168,7 @@ class NonLocal3d(NonLocalBlock):
 def _check_pool_size(
     pool_size: tuple[int, ...], axes: str, group_size: int | None
 ) -> None:
-    # Query and key of a group have to lie in the same frame or place.
+    # Pooling must not join positions of different groups.
     outside = dict(spacetime=(), space=(0,), time=(1, 2))[axes]
     if any(pool_size[d] != 1 for d in outside):
         raise ValueError(
@@ -176,6 +182,6 @@ def _check_pool_size(
         )
 
 
-# isinstance() of code that knows mmcv's blocks
+# For code that tests isinstance() of mmcv's blocks.
 for _block in NonLocal1d, NonLocal2d, NonLocal3d:
     getattr(cnn, _block.__name__).register(_block)

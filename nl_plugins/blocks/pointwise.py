@@ -1,4 +1,6 @@
-"""1 x 1 convolutions in the layout and at the cost of matrix products."""
+"""1 x 1 convolutions as matrix products, on CPUs."""
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -7,18 +9,18 @@ from torch import Tensor, nn
 
 
 def pointwise(layer: nn.Module, x: Tensor, positions_last: bool = False) -> Tensor:
-    """A 1 x 1 convolution, ``(B, C, *size)`` to ``(B, C', *size)``.
+    """Apply a 1 x 1 convolution, ``(B, C, *size)`` to ``(B, C', *size)``.
 
-    Where it is a plain one on a CPU it runs as a matrix product: the
-    convolution would copy its input and output from one layout to another.
-    In half precision the product would round once more.
+    On a CPU, in float32 and float64, it is computed as a matrix product, which
+    saves the convolution's copies of its input and output into another
+    memory layout. In half precision the product would round once more.
 
     Args:
         layer (nn.Module): The convolution, or a Sequential of it and a
             pooling.
         x (Tensor): Shape ``(B, C, *size)``.
-        positions_last (bool): Lay the output out as NCHW, not as the
-            attention wants its operands, which is NHWC. Defaults to False.
+        positions_last (bool): Return the memory layout NCHW. Defaults to
+            False: NHWC, in which the attention reads its operands.
 
     Returns:
         Tensor: Shape ``(B, C', *size)``.
@@ -27,9 +29,8 @@ def pointwise(layer: nn.Module, x: Tensor, positions_last: bool = False) -> Tens
     if x.device.type != 'cpu' or half or torch.jit.is_tracing() or _is_observed(layer):
         return layer(x)
     if isinstance(layer, nn.Sequential):
-        convolution, pool = layer
-        return pool(pointwise(convolution, x))
-    conv = getattr(layer, 'conv', layer)
+        return layer[1](pointwise(layer[0], x))
+    conv: Any = getattr(layer, 'conv', layer)
     if not (_is_plain(layer) and _is_plain(conv)) or _is_observed(conv):
         return layer(x)
     weight, tokens = conv.weight.flatten(1), x.flatten(2)
@@ -43,12 +44,12 @@ def pointwise(layer: nn.Module, x: Tensor, positions_last: bool = False) -> Tens
 
 
 def _is_plain(layer: nn.Module) -> bool:
-    """Whether a layer does no more than its weight and bias say."""
+    """Whether a layer only applies its weight and bias."""
     if type(layer) is ConvModule:
         return not (
             layer.with_norm or layer.with_activation or layer.with_spectral_norm
         )
-    # Not a subclass: a quantized or reparametrized one.
+    # No subclasses, which may be quantized or reparametrized.
     return type(layer) in (nn.Conv1d, nn.Conv2d, nn.Conv3d) and layer.bias is not None
 
 
@@ -61,7 +62,7 @@ def _autocasts() -> bool:
 
 
 def _is_observed(layer: nn.Module) -> bool:
-    """Whether a call of a layer does more than its ``forward``."""
+    """Whether calling a layer runs more than its class's ``forward``."""
     return bool(
         layer._forward_hooks
         or layer._forward_pre_hooks
