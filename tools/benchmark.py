@@ -8,10 +8,11 @@ from pathlib import Path
 import mmcv
 import torch
 
-from nl_plugins.analysis.benchmark.forms import compare_forms
+from nl_plugins.analysis.benchmark.backends import compare_backends
 from nl_plugins.analysis.benchmark.measure import BLOCKS, DTYPES, Case, compare
-from nl_plugins.analysis.benchmark.models import compare_models
-from nl_plugins.analysis.benchmark.output import plot, to_markdown, write_csv
+from nl_plugins.analysis.benchmark.output import plot, to_tables, write_records
+from nl_plugins.analysis.progress import progress
+from nl_plugins.analysis.tables import show, to_markdown
 from nl_plugins.engine import command_line
 
 
@@ -58,16 +59,10 @@ def parse_args() -> argparse.Namespace:
         help='write benchmark.md, benchmark.csv and benchmark.png there',
     )
     parser.add_argument(
+        '--backends',
         '--forms',
         action='store_true',
-        help='compare the forms of the softmax attention with each other',
-    )
-    parser.add_argument(
-        '--models',
-        nargs='+',
-        metavar='CONFIG',
-        help='compare inference with whole models instead, the first being '
-        'the baseline; --sizes is that of the image',
+        help='compare the backends of the attention with each other instead',
     )
     return parser.parse_args()
 
@@ -84,12 +79,8 @@ def main() -> None:
         f'PyTorch {torch.__version__}, mmcv {mmcv.__version__}'
     )
     print(machine + '\n')
-    if args.forms:
-        print(compare_forms(args.device, args.repeats))
-        return
-    if args.models:
-        for shape in args.sizes:
-            print(compare_models(args.models, shape, args.device))
+    if args.backends:
+        show(*compare_backends(args.device, args.repeats))
         return
     cases = [
         Case(
@@ -110,20 +101,17 @@ def main() -> None:
     results = {}
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
-    for number, case in enumerate(cases, start=1):
-        print(
-            f'{number}/{len(cases)} {case.block} '
-            f'{"x".join(map(str, case.size))} {case.dtype} '
-            f'{"training" if case.train else "inference"}',
-            flush=True,
-        )
-        results[case] = compare(case, args.repeats)
-        if args.out:  # after each: it may take an hour
-            (args.out / 'benchmark.md').write_text(
-                f'{machine}\n\n{to_markdown(results)}\n'
-            )
-            write_csv(results, args.out / 'benchmark.csv')
-    print('\n' + to_markdown(results))
+    with progress(len(cases)) as tell:
+        for case in cases:
+            size = 'x'.join(map(str, case.size))
+            phase = 'training' if case.train else 'inference'
+            tell(f'{case.block} {size} {case.dtype} {phase}')
+            results[case] = compare(case, args.repeats)
+            if args.out:  # after each: it may take an hour
+                text = to_markdown(machine, *to_tables(results))
+                (args.out / 'benchmark.md').write_text(text)
+                write_records(results, args.out / 'benchmark.csv')
+    show(*to_tables(results))
     if args.out:
         plot(results, args.out / 'benchmark.png')
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from nl_plugins.analysis.comparison import models, page, tables
 from nl_plugins.analysis.comparison.costs import Setting
+from nl_plugins.analysis.tables import show, to_markdown
 from nl_plugins.engine import command_line
 
 
@@ -65,17 +66,21 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     setting = Setting(args.shape, args.device, args.batch_size, args.repeats)
-    with command_line.clear_errors():
+    with command_line.report_errors():
         if args.out:
             command_line.make_folder(args.out)
         found = models.compare(args.configs, args.baseline, args.work_dirs, setting)
-    text = tables.to_markdown(found)
-    print(text)
+    parts = [
+        part
+        for group in found.groups
+        for part in (f'## {group.models[0].name}', *tables.tables(found, group))
+    ]
+    show(*parts)
     for run in found.other_runs:
         print(f'left out, of another config: {run.work_dir} ({run.name})')
     if args.out:
-        (args.out / 'comparison.md').write_text(text)
-        tables.write_csv(found, args.out)
+        (args.out / 'comparison.md').write_text(to_markdown(*parts))
+        tables.write_records(found, args.out)
         page.write_page(found, args.out / 'comparison.html')
         print(
             f'written to {args.out}: comparison.html, comparison.md, '

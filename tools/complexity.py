@@ -2,9 +2,8 @@
 
 import argparse
 
-from terminaltables import GithubFlavoredMarkdownTable
-
 from nl_plugins.analysis.complexity import measure_complexity
+from nl_plugins.analysis.tables import Table, show
 from nl_plugins.engine import command_line, load_config
 
 
@@ -22,8 +21,9 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    rows = [['config', 'input', 'parameters', 'ratio', 'FLOPs', 'ratio']]
-    with command_line.clear_errors():
+    head = ['config', 'input', 'parameters', 'ratio', 'FLOPs', 'ratio']
+    rows = []
+    with command_line.report_errors():
         first = None
         for name in args.configs:
             found = measure_complexity(load_config(name), args.shape)
@@ -38,7 +38,7 @@ def main() -> None:
                     f'{found.flops / first.flops:.2f}x',
                 ]
             )
-    print(GithubFlavoredMarkdownTable(rows).table)
+    show(Table('', head, rows))
 
 
 if __name__ == '__main__':

@@ -36,7 +36,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    with command_line.clear_errors():
+    with command_line.report_errors():
         check_checkpoint(args.checkpoint)
         target, source = (
             build_model(load_config(config)) if config else None

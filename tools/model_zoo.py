@@ -29,7 +29,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    with command_line.clear_errors():
+    with command_line.report_errors():
         if args.write:
             write_files(ROOT)
         elif stale := stale_files(ROOT):

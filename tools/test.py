@@ -53,7 +53,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    with command_line.clear_errors():
+    with command_line.report_errors():
         cfg = engine.load_config(
             args.config, args.cfg_options, args.work_dir, args.launcher
         )

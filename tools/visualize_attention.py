@@ -48,7 +48,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    with command_line.clear_errors():
+    with command_line.report_errors():
         model = load_model(args.config, args.checkpoint, args.device)
         name, _ = choose_block(model, args.block)
         folder = args.show_dir or Path('work_dirs', Path(args.config).stem, 'attention')

@@ -58,7 +58,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     names = [name for name, _, _ in args.models]
-    with command_line.clear_errors():
+    with command_line.report_errors():
         if len(set(names)) < len(names):
             raise OptionError(
                 'each --model needs a name of its own, but got ' + ', '.join(names)

@@ -5,9 +5,10 @@ the installed toolboxes bring with their configs.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.fileio import load
@@ -16,7 +17,8 @@ from ..engine.config import TOOLBOXES, find_config, upstream_configs
 from .describe import describe_blocks
 
 
-class PublishedResult(NamedTuple):
+@dataclass(frozen=True)
+class PublishedResult:
     """What was published for a model on one task.
 
     Attributes:

@@ -1,6 +1,7 @@
 """Parameters and FLOPs of whole models, at the size of their input."""
 
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from mmengine.analysis import FlopAnalyzer
@@ -10,10 +11,11 @@ from torch import Tensor, nn
 from ..engine.config import build_model
 from ..errors import OptionError
 from ..toolboxes import toolbox_of
-from .weights import draw_weights
+from .random_parameters import sample_parameters
 
 
-class Complexity(NamedTuple):
+@dataclass(frozen=True)
+class Complexity:
     """What a model costs.
 
     Attributes:
@@ -48,7 +50,7 @@ def measure_complexity(cfg: Config, shape: tuple[int, ...] | None = None) -> Com
     toolbox = toolbox_of(cfg)
     shape = input_shape(cfg, shape)
     model = build_model(cfg)
-    draw_weights(model)
+    sample_parameters(model)
     model.eval()
     batch = toolbox.batch(model, shape, 1)
     x = torch.zeros_like(torch.stack(batch['inputs']), dtype=torch.float32)

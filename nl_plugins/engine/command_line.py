@@ -49,7 +49,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 @contextlib.contextmanager
-def clear_errors() -> Iterator[None]:
+def report_errors() -> Iterator[None]:
     """Turn what a user can fix into one message and exit status 1.
 
     Of several processes only the first one speaks.

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.fileio import dump, load
-from terminaltables import GithubFlavoredMarkdownTable
 
 from ..analysis.baselines import (
     PublishedResult,
@@ -21,6 +20,7 @@ from ..analysis.baselines import (
 )
 from ..analysis.complexity import Complexity, measure_complexity
 from ..analysis.describe import describe_blocks
+from ..analysis.tables import markdown_table
 from ..engine.config import load_config
 from ..errors import MetafileError
 
@@ -171,18 +171,9 @@ def _inside(path: Path, root: Path) -> str:
 
 def _table(models: list[dict], root: Path) -> str:
     """One row for each model of a metafile."""
-    rows = [
-        [
-            'config',
-            'blocks',
-            'input',
-            'parameters',
-            'FLOPs',
-            'baseline',
-            'published for it',
-            'trained here',
-        ]
-    ]
+    head = ['config', 'blocks', 'input', 'parameters', 'FLOPs']
+    head += ['baseline', 'published for it', 'trained here']
+    rows = []
     for entry in models:
         path = root / entry['Config']
         blocks = list(describe_blocks(Config.fromfile(path).model))
@@ -197,9 +188,9 @@ def _table(models: list[dict], root: Path) -> str:
                 _metrics(results_of(entry)),
             ]
         )
-    if not any(row[-1] for row in rows[1:]):
-        rows = [row[:-1] for row in rows]
-    return GithubFlavoredMarkdownTable(rows).table
+    if not any(row[-1] for row in rows):
+        head, rows = head[:-1], [row[:-1] for row in rows]
+    return markdown_table(head, rows)
 
 
 def _complexity(entry: dict) -> list[str]:

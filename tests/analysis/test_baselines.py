@@ -1,5 +1,6 @@
 """Upstream's configs behind a config, and what was published for them."""
 
+from dataclasses import astuple
 from pathlib import Path
 
 import pytest
@@ -114,7 +115,7 @@ def test_published_results_of_all_forms(tmp_path, folder, content):
     for name in 'one', 'two', 'three', 'four':
         path = tmp_path / f'{folder}{name}.py'
         path.touch()
-        found[name] = published_results(str(path))
+        found[name] = list(map(astuple, published_results(str(path))))
     assert found == dict(
         one=[
             ('T', 'D', {'mIoU': 1.5, 'mIoU(ms+flip)': 2}, 'one', 'https://a.pth'),

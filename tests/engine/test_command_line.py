@@ -15,16 +15,16 @@ from nl_plugins.errors import CheckpointReadError
     ],
 )
 def test_errors_are_one_message(monkeypatch, error):
-    with pytest.raises(SystemExit) as caught, command_line.clear_errors():
+    with pytest.raises(SystemExit) as caught, command_line.report_errors():
         raise error
     assert caught.value.code == 'error: what to do'
     monkeypatch.setenv('RANK', '1')
     monkeypatch.setattr('time.sleep', lambda seconds: None)
-    with pytest.raises(SystemExit) as caught, command_line.clear_errors():
+    with pytest.raises(SystemExit) as caught, command_line.report_errors():
         raise error
     assert caught.value.code == 1
 
 
 def test_bugs_keep_their_traceback():
-    with pytest.raises(ZeroDivisionError), command_line.clear_errors():
+    with pytest.raises(ZeroDivisionError), command_line.report_errors():
         raise ZeroDivisionError

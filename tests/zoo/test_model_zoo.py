@@ -48,7 +48,7 @@ def test_the_costs_in_a_metafile_are_those_of_its_model():
     path = 'configs/c2d/c2d_r50-in1k-pre-nl-c4_8xb32-8x8x1-100e_kinetics400-rgb.py'
     cost = measure_complexity(load_config(str(ROOT / path)))
     metadata = MODELS[path]['Metadata']
-    assert cost == (
+    assert cost == Complexity(
         metadata['Parameters'],
         metadata['FLOPs'],
         (metadata['Frame'], 224, 224),

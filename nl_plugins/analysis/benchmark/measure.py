@@ -1,22 +1,9 @@
-"""Measure a block of ours and upstream's, in one run.
+"""Measure a block of ours and upstream's, in one run."""
 
-Memory is measured in a process of its own for each, so that one cannot fill
-what another measures. For the time all run in one process, in turns: several
-would disturb each other with the threads that wait for work.
-"""
-
-import os
-import re
 import statistics
-import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from math import prod
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
-from pathlib import Path
-from typing import Any, NamedTuple
-from unittest import mock
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from math import nan, prod
 
 import torch
 from mmcv import cnn
@@ -24,21 +11,27 @@ from torch import Tensor, nn
 
 from ... import blocks
 from ...blocks.checks import MODES
-from ...errors import first_line
+from ..measuring import (
+    MeasurementError,
+    in_a_process,
+    memory_returned,
+    peak_memory,
+    time_in_turns,
+    use_device,
+)
 
 #: Names of the blocks that can be compared.
 BLOCKS = (*MODES, 'disentangled')
 IMPLEMENTATIONS = ('upstream', 'nl_plugins', 'matmul')
 DTYPES = dict(fp32=torch.float32, bf16=torch.bfloat16, fp16=torch.float16)
-#: Seconds that a turn takes at least, by repeating what is measured.
-_TURN = 0.2
-#: Seconds after which no more turns begin.
+#: Seconds after which no more turns start.
 _LONGEST = 100
 #: Side of the largest matrices of the floor; beyond, time is extrapolated.
 _LARGEST = 4096
 
 
-class Case(NamedTuple):
+@dataclass(frozen=True)
+class Case:
     """What is measured.
 
     Attributes:
@@ -63,7 +56,8 @@ class Case(NamedTuple):
     sub_sample: bool = False
 
 
-class Result(NamedTuple):
+@dataclass(frozen=True)
+class Result:
     """What a case took.
 
     Attributes:
@@ -75,8 +69,8 @@ class Result(NamedTuple):
         note (str): What ran in its place, and why.
     """
 
-    seconds: float = float('nan')
-    bytes: float = float('nan')
+    seconds: float = nan
+    bytes: float = nan
     error: str = ''
     note: str = ''
 
@@ -96,34 +90,26 @@ def compare(case: Case, repeats: int = 5) -> dict[str, Result]:
     Returns:
         dict[str, Result]: The result of each of ``IMPLEMENTATIONS``.
     """
-    memory, results, notes = {}, {}, {}
-    running = list(IMPLEMENTATIONS)
-    for name in IMPLEMENTATIONS:
-        memory[name] = _measure_memory(case, name)
-        if (
-            name == 'upstream'
-            and isinstance(memory[name], str)
-            and case.block == 'concatenation'
-        ):
-            notes[name] = memory[name]
-            memory['naive'] = _measure_memory(case, 'naive')
-            running[0] = 'naive'
-    able = [name for name in running if not isinstance(memory[name], str)]
-    seconds = _measure_time(case, able, repeats)
-    for implementation, name in zip(IMPLEMENTATIONS, running):
-        errors = [x for x in (memory[name], seconds) if isinstance(x, str)]
-        results[implementation] = (
-            Result(error=errors[0]) if errors else Result(seconds[name], memory[name])
-        )
-    if notes and not results['upstream'].error:
-        results['upstream'] = results['upstream']._replace(
-            note='its formula written out, as upstream fails: ' + notes['upstream']
-        )
-    return results
+    running = {name: name for name in IMPLEMENTATIONS}
+    results = {name: _measure_memory(case, name) for name in IMPLEMENTATIONS}
+    if case.block == 'concatenation' and results['upstream'].error:
+        note = 'its formula written out, as upstream fails: '
+        note += results['upstream'].error
+        running['upstream'] = 'naive'
+        results['upstream'] = replace(_measure_memory(case, 'naive'), note=note)
+    able = [name for name in running if not results[name].error]
+    names = [running[name] for name in able]
+    try:
+        seconds = in_a_process(_median_times, case, names, repeats)
+    except MeasurementError as error:
+        return results | dict.fromkeys(able, Result(error=str(error)))
+    return results | {
+        name: replace(results[name], seconds=s) for name, s in zip(able, seconds)
+    }
 
 
 def multiplications(case: Case) -> int:
-    """What an iteration cannot do without; backward is twice the forward."""
+    """Count the fewest of an iteration; a backward has twice the forward's."""
     positions, channels = prod(case.size), case.channels
     inner = channels // 2
     key = channels if case.block == 'gaussian' else inner
@@ -220,126 +206,33 @@ class _Product:
             torch.cuda.synchronize()
 
 
-def _measure_memory(case: Case, implementation: str) -> int | str:
-    """Bytes, or why it fails."""
+def _measure_memory(case: Case, implementation: str) -> Result:
     if implementation == 'matmul':
-        return 0
-    with trimming():
-        return in_a_process(_serve_memory, case, implementation)
-
-
-def _measure_time(case: Case, names: list[str], repeats: int) -> dict[str, float] | str:
-    """Median seconds of one iteration of each, or why it fails."""
-    return in_a_process(_serve_time, case, names, repeats)
-
-
-def in_a_process(target: Callable, *args: Any) -> Any:
-    """What a function sends from a process of its own."""
-    context = get_context('spawn')
-    pipe, remote = context.Pipe()
-    process = context.Process(target=target, args=(*args, remote), daemon=True)
-    process.start()
-    remote.close()  # or the end of the process would not be seen
+        return Result(bytes=0)
     try:
-        return pipe.recv()
-    except EOFError:
-        return 'the process was killed: out of memory?'
-    finally:
-        pipe.close()
-        process.join()
+        with memory_returned():
+            return Result(bytes=in_a_process(_memory, case, implementation))
+    except MeasurementError as error:
+        return Result(error=str(error))
 
 
-def trimming() -> AbstractContextManager:
-    """Processes that start here hand freed memory back at once.
-
-    glibc keeps some of it otherwise, which would count as needed.
-    """
-    names = 'MALLOC_MMAP_THRESHOLD_', 'MALLOC_TRIM_THRESHOLD_'
-    return mock.patch.dict(os.environ, dict.fromkeys(names, str(2**20)))
-
-
-def _serve_memory(case: Case, implementation: str, pipe: Connection) -> None:
-    """Send the memory of one iteration."""
-    try:
-        use_device(case.device)
-        iterate = _Block(case, implementation)
-        before = peak_memory(case.device)
-        iterate()
-        pipe.send(peak_memory(case.device) - before)
-    except Exception as error:  # whatever a block may raise
-        pipe.send(first_line(error))
-
-
-def _serve_time(case: Case, names: list[str], repeats: int, pipe: Connection) -> None:
-    """Send the median time of one iteration of each."""
-    try:
-        pipe.send(_median_times(case, names, repeats))
-    except Exception as error:
-        pipe.send(first_line(error))
-
-
-def _median_times(case: Case, names: list[str], repeats: int) -> dict[str, float]:
+def _memory(case: Case, implementation: str) -> int:
+    """Bytes that one iteration needs."""
     use_device(case.device)
-    iterations = [
+    iterate = _Block(case, implementation)
+    before = peak_memory(case.device)
+    iterate()
+    return peak_memory(case.device) - before
+
+
+def _median_times(case: Case, names: list[str], repeats: int) -> list[float]:
+    """Median seconds of one iteration of each."""
+    use_device(case.device)
+    iterations: list[Callable] = [
         _Product(case) if name == 'matmul' else _Block(case, name) for name in names
     ]
-    return {
-        name: statistics.median(times) / getattr(iterate, 'share', 1)
-        for name, iterate, times in zip(
-            names, iterations, time_in_turns(iterations, repeats)
-        )
-    }
-
-
-def time_in_turns(
-    iterations: Sequence[Callable[[], None]], repeats: int, longest: float = _LONGEST
-) -> list[list[float]]:
-    """Time several things one after the other, again and again.
-
-    What the machine does beside them disturbs all of them alike.
-
-    Args:
-        iterations (Sequence[Callable]): What is timed.
-        repeats (int): Turns.
-        longest (float): Seconds after which no more turns begin. Defaults to
-            100.
-
-    Returns:
-        list[list[float]]: Seconds of each in every turn.
-    """
-    # To warm up, and to find how many fill a turn.
-    numbers = []
-    for iterate in iterations:
-        first = _time(iterate, 1)
-        numbers.append(1 if first > _TURN else max(1, round(_TURN / _time(iterate, 1))))
-    seconds = [[] for _ in iterations]
-    start = time.perf_counter()
-    for _ in range(repeats):
-        for iterate, number, times in zip(iterations, numbers, seconds):
-            times.append(_time(iterate, number))
-        if time.perf_counter() - start > longest:
-            break
-    return seconds
-
-
-def _time(iterate: Callable, number: int) -> float:
-    """Seconds of one of some iterations."""
-    start = time.perf_counter()
-    for _ in range(number):
-        iterate()
-    return (time.perf_counter() - start) / number
-
-
-def use_device(device: str) -> None:
-    """Make a GPU the one that is synchronized and asked for its memory."""
-    if torch.device(device).type == 'cuda':
-        torch.cuda.set_device(device)
-
-
-def peak_memory(device: str) -> int:
-    """The largest memory of this process so far, in bytes."""
-    if torch.device(device).type == 'cuda':
-        return torch.cuda.max_memory_allocated()
-    # Not getrusage: its maximum is handed down from the parent process.
-    status = Path('/proc/self/status').read_text()
-    return 1024 * int(re.search(r'VmHWM:\s+(\d+) kB', status)[1])
+    turns = time_in_turns(iterations, repeats, _LONGEST)
+    return [
+        statistics.median(times) / getattr(iterate, 'share', 1)
+        for iterate, times in zip(iterations, turns)
+    ]

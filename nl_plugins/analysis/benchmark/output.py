@@ -1,14 +1,14 @@
-"""Tables, a CSV and a plot of what was measured."""
+"""Measurements as tables, as CSV and as a plot."""
 
-import csv
 import math
-from collections.abc import Iterable
+from dataclasses import fields
 from math import prod
 from pathlib import Path
 
 import matplotlib
 from matplotlib.figure import Figure
 
+from ..tables import Table, write_csv
 from .measure import Case, Result
 
 Results = dict[Case, dict[str, Result]]
@@ -29,77 +29,79 @@ _HEAD = (
 )
 
 
-def to_markdown(results: Results) -> str:
-    """A table of comparisons.
+def to_tables(results: Results) -> list[Table]:
+    """Put comparisons into tables.
 
     Args:
         results (Results): What :func:`compare` gave for each case.
 
     Returns:
-        str: Markdown: time with the ratio upstream / nl_plugins, the time of
-        a matrix product with as many multiplications, and memory. Below it,
-        what failed and why, and the slopes where there are several sizes.
+        list[Table]: Time with the ratio upstream / nl_plugins, the time of a
+        matrix product with as many multiplications, and memory; with what
+        failed and why as the remark. Where there are several sizes, a second
+        table has the exponents of N.
     """
-    lines = [_row(_HEAD), '|' + '---|' * 4 + '---:|' * 8]
-    remarks = []
+    rows, remarks = [], []
     for case, by_name in results.items():
         theirs, ours, floor = by_name.values()
-        lines.append(
-            _row(
-                (
-                    case.block.replace('_', ' '),
-                    _input(case),
-                    case.dtype,
-                    'training' if case.train else 'inference',
-                    _seconds(theirs) + ('*' if theirs.note else ''),
-                    _seconds(ours),
-                    _ratio(theirs.seconds, ours.seconds),
-                    _seconds(floor),
-                    _ratio(ours.seconds, floor.seconds, 2),
-                    _megabytes(theirs),
-                    _megabytes(ours),
-                    _ratio(theirs.bytes, ours.bytes),
-                )
-            )
+        rows.append(
+            [
+                case.block.replace('_', ' '),
+                _input(case),
+                case.dtype,
+                _phase(case),
+                _seconds(theirs) + ('*' if theirs.note else ''),
+                _seconds(ours),
+                _ratio(theirs.seconds, ours.seconds),
+                _seconds(floor),
+                _ratio(ours.seconds, floor.seconds, 2),
+                _megabytes(theirs),
+                _megabytes(ours),
+                _ratio(theirs.bytes, ours.bytes),
+            ]
         )
         for name, result in by_name.items():
+            where = f'{name}, {case.block} {_input(case)}'
             if result.error:
-                remarks.append(
-                    f'fails: {name}, {case.block} {_input(case)}: {result.error}'
-                )
+                remarks.append(f'fails: {where}: {result.error}')
             elif result.note:
-                remarks.append(
-                    f'\\* {name}, {case.block} {_input(case)}: {result.note}'
-                )
-    slopes = _slope_lines(results)
+                remarks.append(f'\\* {where}: {result.note}')
+    slopes = [
+        [title, name, *('' if math.isnan(s) else f'{s:.2f}' for s in slopes)]
+        for (title, name), points in _series(results).items()
+        if name != 'matmul' and not all(map(math.isnan, slopes := _slopes(points)))
+    ]
+    remark = '\n\n'.join(dict.fromkeys(remarks))
+    tables = [Table('Time and memory of an iteration', _HEAD, rows, remark)]
     if slopes:
-        lines += ['', *slopes]
-    return '\n'.join(lines + [f'\n{r}' for r in dict.fromkeys(remarks)])
+        tables.append(Table('Exponents of N', ('', '', 'time', 'memory'), slopes))
+    return tables
 
 
-def write_csv(results: Results, path: str | Path) -> None:
-    """One row for each case and implementation; times in s, memory in bytes.
+def write_records(results: Results, path: str | Path) -> None:
+    """Write a CSV row for each case and implementation.
 
     Args:
         results (Results): What :func:`compare` gave for each case.
-        path (str | Path): File to write.
+        path (str | Path): File to write; times in s, memory in bytes.
     """
-    with open(path, 'w', newline='') as file:
-        writer = csv.writer(file)
-        writer.writerow((*Case._fields, 'positions', 'implementation', *Result._fields))
-        for case, by_name in results.items():
-            for name, result in by_name.items():
-                writer.writerow(
-                    (
-                        *case._replace(
-                            size='x'.join(map(str, case.size)),
-                            train='training' if case.train else 'inference',
-                        ),
-                        prod(case.size),
-                        name,
-                        *result,
-                    )
-                )
+    case_head, result_head = ([f.name for f in fields(c)] for c in (Case, Result))
+    write_csv(
+        path,
+        [*case_head, 'positions', 'implementation', *result_head],
+        [
+            vars(case)
+            | dict(
+                size='x'.join(map(str, case.size)),
+                train=_phase(case),
+                positions=prod(case.size),
+                implementation=name,
+            )
+            | vars(result)
+            for case, by_name in results.items()
+            for name, result in by_name.items()
+        ],
+    )
 
 
 def plot(results: Results, path: str | Path) -> None:
@@ -144,37 +146,11 @@ def plot(results: Results, path: str | Path) -> None:
         figure.savefig(path, dpi=110)
 
 
-def _slope_lines(results: Results) -> list[str]:
-    lines = []
-    for (name, implementation), points in _series(results).items():
-        slopes = [_slope(*_points(points, field)) for field in ('seconds', 'bytes')]
-        if implementation != 'matmul' and not all(map(math.isnan, slopes)):
-            lines.append(
-                _row(
-                    (
-                        name,
-                        implementation,
-                        *('' if math.isnan(s) else f'{s:.2f}' for s in slopes),
-                    )
-                )
-            )
-    if lines:
-        lines = [
-            _row(('exponent of N', '', 'time', 'memory')),
-            '|---|---|---:|---:|',
-            *lines,
-        ]
-    return lines
-
-
 def _series(results: Results) -> dict[tuple[str, str], list]:
     """Positions and results, by title and implementation."""
     series = {}
     for case, by_name in sorted(results.items(), key=lambda item: prod(item[0].size)):
-        title = (
-            f'{case.block.replace("_", " ")}, {case.dtype}, '
-            f'{"training" if case.train else "inference"}'
-        )
+        title = f'{case.block.replace("_", " ")}, {case.dtype}, {_phase(case)}'
         for name, result in by_name.items():
             series.setdefault((title, name), []).append((prod(case.size), result))
     return series
@@ -184,6 +160,11 @@ def _points(points: list, field: str) -> tuple[list[int], list[float]]:
     """Positions and values of what ran."""
     found = [(n, getattr(result, field)) for n, result in points if not result.error]
     return [n for n, _ in found], [value for _, value in found]
+
+
+def _slopes(points: list) -> list[float]:
+    """Exponents of the time and of the memory."""
+    return [_slope(*_points(points, field)) for field in ('seconds', 'bytes')]
 
 
 def _slope(xs: list[int], ys: list[float]) -> float:
@@ -204,8 +185,8 @@ def _input(case: Case) -> str:
     return ' x '.join(map(str, sizes)) + (', pooled' if case.sub_sample else '')
 
 
-def _row(cells: Iterable[str]) -> str:
-    return f'| {" | ".join(cells)} |'
+def _phase(case: Case) -> str:
+    return 'training' if case.train else 'inference'
 
 
 def _seconds(result: Result) -> str:

@@ -1,17 +1,11 @@
-"""Time and memory of whole models, side by side.
-
-Memory is measured in a process of its own for each model, time for all of
-them in turns in one process, as in :mod:`..benchmark.measure`.
-"""
+"""Time and memory of whole models, side by side."""
 
 import logging
 import math
 import statistics
-import sys
 import warnings
 from collections.abc import Callable, Sequence
-from multiprocessing.connection import Connection
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
 import torch
 from mmengine.config import Config
@@ -21,22 +15,23 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import set_random_seed
 
 from ...engine.config import build_model, load_config
-from ...errors import first_line
 from ...toolboxes import toolbox_of
-from ..benchmark.measure import (
+from ..complexity import input_shape
+from ..measuring import (
+    MeasurementError,
     in_a_process,
+    memory_returned,
     peak_memory,
     time_in_turns,
-    trimming,
     use_device,
 )
-from ..complexity import input_shape
-from ..weights import draw_weights
+from ..random_parameters import sample_parameters
 
 PHASES = ('inference', 'training')
 
 
-class Cost(NamedTuple):
+@dataclass(frozen=True)
+class Cost:
     """What one inference or training step takes.
 
     Attributes:
@@ -58,7 +53,8 @@ class Cost(NamedTuple):
         return statistics.median(self.seconds) if self.seconds else math.nan
 
 
-class Setting(NamedTuple):
+@dataclass(frozen=True)
+class Setting:
     """How models are measured.
 
     Attributes:
@@ -75,45 +71,50 @@ class Setting(NamedTuple):
     repeats: int = 5
 
 
-def measure_costs(configs: Sequence[str], phase: str, setting: Setting) -> list[Cost]:
+def measure_costs(
+    configs: Sequence[str],
+    phase: str,
+    setting: Setting,
+    tell: Callable[[str], None] = lambda step: None,
+) -> list[Cost]:
     """Measure models with inputs of noise and random weights.
 
     An inference is the model's whole ``test_step`` with its
     post-processing, a training step the whole ``train_step`` with the
-    optimizer of the config, at a learning rate of 0. No data set is read.
-    The weights are those of :func:`nl_plugins.analysis.weights.draw_weights`.
+    optimizer of the config, at a learning rate of 0. No dataset is read.
+    The parameters are those of
+    :func:`nl_plugins.analysis.random_parameters.sample_parameters`.
 
     Args:
         configs (Sequence[str]): Paths or names of configs.
         phase (str): ``'inference'`` or ``'training'``.
         setting (Setting): How to measure.
+        tell (Callable): Called at the start of each step, one for the memory
+            of each config and one for all times. Defaults to a function that
+            does nothing.
 
     Returns:
         list[Cost]: One of each config, in their order.
     """
-    memory = []
+    costs = []
     for config in configs:
-        _tell(f'memory of {phase}: {config}')
-        with trimming():
-            memory.append(in_a_process(_serve_memory, config, phase, setting))
-    able = [c for c, found in zip(configs, memory) if not isinstance(found, str)]
-    _tell(f'time of {phase}: {len(able)} models in turns')
-    seconds = in_a_process(_serve_times, able, phase, setting) if able else []
-    if isinstance(seconds, str):
-        return [
-            Cost(error=found if isinstance(found, str) else seconds) for found in memory
-        ]
-    seconds = iter(seconds)
-    return [
-        Cost(error=found)
-        if isinstance(found, str)
-        else Cost(tuple(next(seconds)), found)
-        for found in memory
-    ]
-
-
-def _tell(message: str) -> None:
-    print(f'   {message}', file=sys.stderr, flush=True)
+        tell(f'memory of {phase}: {config}')
+        try:
+            with memory_returned():
+                needed = in_a_process(_memory, config, phase, setting)
+            costs.append(Cost(bytes=needed))
+        except MeasurementError as error:
+            costs.append(Cost(error=str(error)))
+    able = [number for number, cost in enumerate(costs) if not cost.error]
+    tell(f'time of {phase}: {len(able)} models in turns')
+    try:
+        names = [configs[number] for number in able]
+        turns = in_a_process(_times, names, phase, setting) if able else []
+    except MeasurementError as error:
+        return [cost if cost.error else Cost(error=str(error)) for cost in costs]
+    for number, seconds in zip(able, turns):
+        costs[number] = replace(costs[number], seconds=tuple(seconds))
+    return costs
 
 
 def _load(config: str) -> Config:
@@ -133,7 +134,7 @@ def _build_step(cfg: Config, phase: str, setting: Setting) -> Callable[[], None]
         # MMSegmentation pads what is smaller.
         cfg.model.data_preprocessor.size = shape
     model = build_model(cfg)
-    draw_weights(model)
+    sample_parameters(model)
     model.to(setting.device)
     training = phase == 'training'
     batch = toolbox_of(cfg).batch(model, shape, setting.batch_size if training else 1)
@@ -158,27 +159,19 @@ def _build_step(cfg: Config, phase: str, setting: Setting) -> Callable[[], None]
     return step
 
 
-def _serve_memory(config: str, phase: str, setting: Setting, pipe: Connection) -> None:
-    """Send the memory of two steps: the optimizer's state comes first."""
-    try:
-        use_device(setting.device)
-        cfg = _load(config)
-        before = peak_memory(setting.device)
-        step = _build_step(cfg, phase, setting)
-        step()
-        step()
-        pipe.send(peak_memory(setting.device) - before)
-    except Exception as error:  # whatever a model may raise
-        pipe.send(first_line(error))
+def _memory(config: str, phase: str, setting: Setting) -> int:
+    """Bytes of two steps: the optimizer's state comes with the first."""
+    use_device(setting.device)
+    cfg = _load(config)
+    before = peak_memory(setting.device)
+    step = _build_step(cfg, phase, setting)
+    step()
+    step()
+    return peak_memory(setting.device) - before
 
 
-def _serve_times(
-    configs: Sequence[str], phase: str, setting: Setting, pipe: Connection
-) -> None:
-    """Send the times of the turns of each."""
-    try:
-        use_device(setting.device)
-        steps = [_build_step(_load(config), phase, setting) for config in configs]
-        pipe.send(time_in_turns(steps, setting.repeats, math.inf))
-    except Exception as error:
-        pipe.send(first_line(error))
+def _times(configs: Sequence[str], phase: str, setting: Setting) -> list[list[float]]:
+    """Seconds of the turns of each."""
+    use_device(setting.device)
+    steps = [_build_step(_load(config), phase, setting) for config in configs]
+    return time_in_turns(steps, setting.repeats, math.inf)

@@ -1,21 +1,23 @@
 """Everything that is known of some models and their baselines."""
 
-import sys
 import warnings
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ...engine.config import find_config, load_config
 from ...errors import OptionError, first_line
 from ..baselines import PublishedResult, fair_baseline, published_results
 from ..complexity import Complexity, input_shape, measure_complexity
 from ..describe import describe_blocks
+from ..progress import progress
 from .costs import PHASES, Cost, Setting, measure_costs
 from .runs import Run, find_runs, group_runs, settings_of
 
 
-class Model(NamedTuple):
+@dataclass(frozen=True)
+class Model:
     """What is known of a model.
 
     Attributes:
@@ -36,9 +38,9 @@ class Model(NamedTuple):
     blocks: str = ''
     complexity: Complexity | None = None
     error: str = ''
-    costs: dict[str, Cost] = {}
-    runs: list[list[Run]] = []
-    settings: dict[str, Any] = {}
+    costs: dict[str, Cost] = field(default_factory=dict)
+    runs: list[list[Run]] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -51,7 +53,8 @@ class Model(NamedTuple):
         return [run for runs in self.runs for run in runs]
 
 
-class Group(NamedTuple):
+@dataclass(frozen=True)
+class Group:
     """Models of one baseline.
 
     Attributes:
@@ -64,7 +67,8 @@ class Group(NamedTuple):
     published: list[PublishedResult]
 
 
-class Comparison(NamedTuple):
+@dataclass(frozen=True)
+class Comparison:
     """The models that were named, and runs of others.
 
     Attributes:
@@ -132,18 +136,23 @@ def compare(
         input_shape(cfg, setting.shape)
 
     runs = find_runs(work_dirs)
+    phases = PHASES if setting.repeats else ()
+    steps = sum(
+        len(names) + len(phases) * (len(names) + 1) for names in by_baseline.values()
+    )
     groups = []
-    for first, names in by_baseline.items():
-        costs = {config: {} for config in names}
-        for phase in PHASES if setting.repeats else ():
-            for config, cost in zip(names, measure_costs(names, phase, setting)):
-                costs[config][phase] = cost
-        groups.append(
-            Group(
-                [_describe(config, costs[config], runs, setting) for config in names],
-                published_results(first),
-            )
-        )
+    with progress(steps) as tell:
+        for first, names in by_baseline.items():
+            costs: dict[str, dict[str, Cost]] = {config: {} for config in names}
+            for phase in phases:
+                found = measure_costs(names, phase, setting, tell)
+                for config, cost in zip(names, found):
+                    costs[config][phase] = cost
+            models = []
+            for config in names:
+                tell(f'parameters and FLOPs: {config}')
+                models.append(_describe(config, costs[config], runs, setting))
+            groups.append(Group(models, published_results(first)))
     known = {model.name for group in groups for model in group.models}
     return Comparison(
         groups, setting, list(work_dirs), [run for run in runs if run.name not in known]
@@ -187,7 +196,6 @@ def _check_names(configs: Iterable[str]) -> None:
 def _describe(
     config: str, costs: dict[str, Cost], runs: list[Run], setting: Setting
 ) -> Model:
-    print(f'   parameters and FLOPs: {config}', file=sys.stderr, flush=True)
     cfg = load_config(config)
     settings = settings_of(cfg)
     complexity, error = None, ''

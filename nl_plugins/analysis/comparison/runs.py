@@ -7,8 +7,9 @@ import os
 import re
 import statistics
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from mmengine.config import Config
 
@@ -22,7 +23,8 @@ _KNOWN = {
 _OF_ONE_RUN = ('work_dir', 'randomness', 'resume', 'launcher')
 
 
-class Run(NamedTuple):
+@dataclass(frozen=True)
+class Run:
     """What the runner recorded of one training.
 
     Attributes:
@@ -42,7 +44,7 @@ class Run(NamedTuple):
     work_dir: Path = Path()
     name: str = ''
     seed: int | None = None
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = field(default_factory=dict)
     state: str = ''
 
     @property

@@ -1,30 +1,19 @@
-"""A comparison as tables, in Markdown and as CSV."""
+"""A comparison as tables and as CSV."""
 
-import csv
 import math
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
-from terminaltables import GithubFlavoredMarkdownTable
-
-from .costs import PHASES, Cost
-from .models import Comparison, Group
+from ..tables import Table, write_csv
+from .costs import PHASES
+from .models import Comparison, Group, Model
 from .runs import Metric, Run, best, describe_difference, mean_and_spread
 
 
-class Table(NamedTuple):
-    """A table: what stands above it, its head, its rows and a remark."""
-
-    title: str
-    head: list[str]
-    rows: list[list[str]]
-    remark: str = ''
-
-
 def tables(comparison: Comparison, group: Group) -> list[Table]:
-    """What is known of the models of a baseline.
+    """Put what is known of the models of a baseline into tables.
 
     Args:
         comparison (Comparison): The whole.
@@ -44,31 +33,8 @@ def tables(comparison: Comparison, group: Group) -> list[Table]:
     return found
 
 
-def to_markdown(comparison: Comparison) -> str:
-    """A comparison as text.
-
-    Args:
-        comparison (Comparison): What was found.
-
-    Returns:
-        str: Markdown that is also readable as it is.
-    """
-    parts = []
-    for group in comparison.groups:
-        parts.append(f'## {group.models[0].name}')
-        for table in tables(comparison, group):
-            rows = [
-                [cell.replace('|', r'\|') for cell in row]
-                for row in (table.head, *table.rows)
-            ]
-            parts += [f'### {table.title}', GithubFlavoredMarkdownTable(rows).table]
-            if table.remark:
-                parts.append(table.remark)
-    return '\n\n'.join(parts) + '\n'
-
-
-def write_csv(comparison: Comparison, folder: str | Path) -> None:
-    """Write the figures as they are: s, bytes, numbers.
+def write_records(comparison: Comparison, folder: str | Path) -> None:
+    """Write the figures as CSV: s, bytes, numbers.
 
     Args:
         comparison (Comparison): What was found.
@@ -76,89 +42,59 @@ def write_csv(comparison: Comparison, folder: str | Path) -> None:
             ``runs.csv``, one for each run and metric.
     """
     models = [(group, model) for group in comparison.groups for model in group.models]
-    with open(Path(folder, 'models.csv'), 'w', newline='') as file:
-        writer = csv.writer(file)
-        writer.writerow(
-            [
-                'baseline',
-                'config',
-                'blocks',
-                'input',
-                'parameters',
-                'flops',
-                'error',
-                *(
-                    f'{phase}_{name}'
-                    for phase in PHASES
-                    for name in (
-                        'seconds',
-                        'seconds_min',
-                        'seconds_max',
-                        'bytes',
-                        'error',
-                    )
-                ),
-            ]
-        )
-        for group, model in models:
-            found = model.complexity
-            writer.writerow(
-                [
-                    group.models[0].config,
-                    model.config,
-                    model.blocks,
-                    *(
-                        ('x'.join(map(str, found.shape)), found.parameters, found.flops)
-                        if found
-                        else ('', '', '')
-                    ),
-                    model.error,
-                    *(
-                        value
-                        for phase in PHASES
-                        for value in _cost_fields(model.costs.get(phase, Cost()))
-                    ),
-                ]
-            )
-    with open(Path(folder, 'runs.csv'), 'w', newline='') as file:
-        writer = csv.writer(file)
-        writer.writerow(
-            [
-                'config',
-                'work_dir',
-                'seed',
-                'state',
-                'iterations',
-                'seconds_per_iteration',
-                'training_seconds',
-                'metric',
-                'last',
-                'best',
-            ]
-        )
-        for _, model in models:
-            for run in model.all_runs:
-                fields = [model.config, run.work_dir, run.seed, run.state]
-                if run.train:
-                    fields += [
-                        run.train[-1]['iteration'],
-                        run.seconds_per_iteration,
-                        run.training_seconds,
-                    ]
-                else:
-                    fields += ['', '', '']
-                for metric in run.metrics() or [None]:
-                    values = run.values(metric) if metric else []
-                    writer.writerow(
-                        [
-                            *fields,
-                            *(
-                                (metric.name, values[-1], best(values))
-                                if values
-                                else ('', '', '')
-                            ),
-                        ]
-                    )
+    head = ['baseline', 'config', 'blocks', 'input', 'parameters', 'flops', 'error']
+    for phase in PHASES:
+        for name in ('seconds', 'seconds_min', 'seconds_max', 'bytes', 'error'):
+            head.append(f'{phase}_{name}')
+    write_csv(
+        Path(folder, 'models.csv'),
+        head,
+        [_model_record(group.models[0].config, model) for group, model in models],
+    )
+    head = ['config', 'work_dir', 'seed', 'state', 'iterations']
+    head += ['seconds_per_iteration', 'training_seconds', 'metric', 'last', 'best']
+    write_csv(
+        Path(folder, 'runs.csv'),
+        head,
+        [
+            record
+            for _, model in models
+            for run in model.all_runs
+            for record in _run_records(model.config, run)
+        ],
+    )
+
+
+def _model_record(baseline: str, model: Model) -> dict[str, Any]:
+    record = dict(
+        baseline=baseline, config=model.config, blocks=model.blocks, error=model.error
+    )
+    if model.complexity:
+        record['input'] = 'x'.join(map(str, model.complexity.shape))
+        record['parameters'] = model.complexity.parameters
+        record['flops'] = model.complexity.flops
+    for phase, cost in model.costs.items():
+        record[f'{phase}_error'] = cost.error
+        if cost.seconds:
+            record[f'{phase}_seconds'] = cost.median
+            record[f'{phase}_seconds_min'] = min(cost.seconds)
+            record[f'{phase}_seconds_max'] = max(cost.seconds)
+            record[f'{phase}_bytes'] = cost.bytes
+    return record
+
+
+def _run_records(config: str, run: Run) -> Iterator[dict[str, Any]]:
+    """A record for each metric, one for a run without any."""
+    record = dict(config=config, work_dir=run.work_dir, seed=run.seed, state=run.state)
+    if run.train:
+        record['iterations'] = run.train[-1]['iteration']
+        record['seconds_per_iteration'] = run.seconds_per_iteration
+        record['training_seconds'] = run.training_seconds
+    for metric in run.metrics() or [None]:
+        if metric and (values := run.values(metric)):
+            yield record | dict(metric=metric.name, last=values[-1], best=best(values))
+        else:
+            yield record
 
 
 def shared_metrics(group: Group) -> list[Metric]:
@@ -312,12 +248,6 @@ def _published(group: Group) -> Table:
         ],
         "From the installed toolbox's metafile.",
     )
-
-
-def _cost_fields(cost: Cost) -> Iterable:
-    if not cost.seconds:
-        return '', '', '', '', cost.error
-    return (cost.median, min(cost.seconds), max(cost.seconds), cost.bytes, cost.error)
 
 
 def _ratio(value: float, other: float | None) -> str:

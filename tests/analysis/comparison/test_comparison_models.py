@@ -55,7 +55,7 @@ def test_costs_are_measured_in_both_phases(monkeypatch):
     monkeypatch.setattr(
         models,
         'measure_costs',
-        lambda configs, phase, setting: [
+        lambda configs, phase, setting, tell: [
             Cost((len(phase),), i) for i, _ in enumerate(configs)
         ],
     )

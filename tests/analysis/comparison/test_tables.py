@@ -2,6 +2,7 @@
 
 import csv
 import re
+from dataclasses import replace
 
 import pytest
 from analysis.comparison.recorded import train_records, write_run
@@ -12,6 +13,7 @@ from nl_plugins.analysis.comparison.costs import Cost, Setting
 from nl_plugins.analysis.comparison.models import Comparison, Group, Model
 from nl_plugins.analysis.comparison.runs import find_runs, group_runs
 from nl_plugins.analysis.complexity import Complexity
+from nl_plugins.analysis.tables import to_markdown
 
 
 @pytest.fixture
@@ -76,7 +78,7 @@ def comparison(tmp_path):
         [Group(models, published)],
         Setting(),
         [str(tmp_path)],
-        [runs[0]._replace(name='stranger')],
+        [replace(runs[0], name='stranger')],
     )
 
 
@@ -136,13 +138,13 @@ def test_remarks_are_differences_against_the_config_file(comparison):
     # also where no run has its settings
     first = comparison.groups[0].models[1]
     settings = first.runs[0][0].settings
-    comparison.groups[0].models[1] = first._replace(
-        settings=settings | {'optim_wrapper.optimizer.lr': 0.3}
+    comparison.groups[0].models[1] = replace(
+        first, settings=settings | {'optim_wrapper.optimizer.lr': 0.3}
     )
     _, _, block, unfinished, _ = cells(comparison, 'Trained')
     assert block['remark'] == 'optim_wrapper.optimizer.lr=0.1'
     assert unfinished['remark'] == ('1 of 2 epochs; optim_wrapper.optimizer.lr=0.1')
-    comparison.groups[0].models[1] = first._replace(settings=settings)
+    comparison.groups[0].models[1] = replace(first, settings=settings)
     assert cells(comparison, 'Trained')[2]['remark'] == ''
 
 
@@ -153,9 +155,9 @@ def test_what_upstream_published(comparison):
 
 def test_markdown_holds_every_table(comparison):
     broken = comparison.groups[0].models[2]
-    comparison.groups[0].models[2] = broken._replace(error='(3 | 4)')
-    text = tables.to_markdown(comparison)
-    assert text.count('\n### ') == 4
+    comparison.groups[0].models[2] = replace(broken, error='(3 | 4)')
+    text = to_markdown(*tables.tables(comparison, comparison.groups[0]))
+    assert text.count('### ') == 4
     # every row of a table has as many cells as its head
     for block in re.findall(r'(?:^\|.*\n)+', text, re.M):
         assert (
@@ -165,7 +167,7 @@ def test_markdown_holds_every_table(comparison):
 
 
 def test_csv_holds_the_figures(comparison, tmp_path):
-    tables.write_csv(comparison, tmp_path)
+    tables.write_records(comparison, tmp_path)
     with open(tmp_path / 'models.csv') as file:
         base, block, broken = csv.DictReader(file)
     assert float(block['inference_seconds']) == pytest.approx(0.3)

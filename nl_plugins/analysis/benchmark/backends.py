@@ -1,12 +1,13 @@
-"""The forms of a pairwise function against each other, without projections.
+"""The backends of an attention against each other, without projections.
 
-Those of the softmax justify the rule by which
+Those of the softmax attention justify the rule by which
 :func:`nl_plugins.functional.softmax_attention` chooses.
 """
 
+import math
 import statistics
-import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -16,33 +17,32 @@ from ...functional.chunked import (
     chunked_softmax_attention,
     naive_softmax_attention,
 )
+from ..measuring import time_in_turns
+from ..tables import Table
 
 #: Channels of key and value, and numbers of positions.
 HEADS = ((128, 128), (256, 256), (512, 256), (64, 512))
 POSITIONS = (196, 784, 1568, 3136, 8192)
 
-_FORMS = dict(
+_BACKENDS = dict(
     naive=naive_softmax_attention,
     fused=attention._fused_softmax_attention,
     chunked=chunked_softmax_attention,
 )
 
 
-def compare_forms(device: str, repeats: int) -> str:
-    """Time every form, forward and backward, fp32.
+def compare_backends(device: str, repeats: int) -> list[Table]:
+    """Time every backend, forward and backward, fp32.
 
     Args:
         device (str): Where to run.
         repeats (int): Timed turns of each.
 
     Returns:
-        str: A Markdown table of milliseconds, with the form that the rule
-        chooses.
+        list[Table]: Median milliseconds, with the backend that the rule
+        chooses; and those of the two ways to compute the concatenation.
     """
-    lines = [
-        '| key, value channels | positions | ' + ' | '.join(_FORMS) + ' | chosen |',
-        '|---|---:|---:|---:|---:|---|',
-    ]
+    softmax, concatenation = [], []
     for channels, value_channels in HEADS:
         for positions in POSITIONS:
             inputs = [
@@ -50,28 +50,25 @@ def compare_forms(device: str, repeats: int) -> str:
                 for c in (channels, channels, value_channels)
             ]
             chosen = attention._softmax_backend(*inputs)
-            seconds = _time(list(_FORMS.values()), inputs, repeats)
-            cells = (f'{1e3 * s:.2f} ms' for s in seconds)
-            lines.append(
-                f'| {channels}, {value_channels} | {positions} | '
-                f'{" | ".join(cells)} | {chosen} |'
-            )
-    lines += [
-        '',
-        '| concatenation | pairs of channels | sorted sums |',
-        '|---|---:|---:|',
-    ]
+            times = _milliseconds(list(_BACKENDS.values()), inputs, repeats)
+            cells = [f'{time:.2f} ms' for time in times]
+            sizes = f'{channels}, {value_channels}'
+            softmax.append([sizes, str(positions), *cells, chosen])
     for positions in (196, 768):
         inputs = [torch.randn(1, positions, 256, device=device) for _ in range(3)]
-        pairs, sums = _time(
-            [_concatenation_of_pairs, _concatenation_of_sums], inputs, repeats
-        )
-        lines.append(
-            f'| {positions} positions, 256 channels | '
-            f'{1e3 * pairs:.2f} ms | {1e3 * sums:.2f} ms '
-            f'({pairs / sums:.0f}x) |'
-        )
-    return '\n'.join(lines)
+        ways = [_concatenation_of_pairs, _concatenation_of_sums]
+        pairs, sums = _milliseconds(ways, inputs, repeats)
+        ratio = f'{sums:.2f} ms ({pairs / sums:.0f}x)'
+        concatenation.append([str(positions), f'{pairs:.2f} ms', ratio])
+    head = ['key, value channels', 'positions', *_BACKENDS, 'chosen']
+    return [
+        Table('Softmax attention', head, softmax),
+        Table(
+            'Concatenation, 256 channels',
+            ['positions', 'pairs of channels', 'sorted sums'],
+            concatenation,
+        ),
+    ]
 
 
 def _concatenation_of_pairs(
@@ -96,22 +93,17 @@ def _concatenation_of_sums(
     return attention.concatenation_attention(*scores, value)
 
 
-def _time(forms: list[Callable], inputs: list[Tensor], repeats: int) -> list[float]:
-    """Median seconds of each, in turns."""
+def _milliseconds(
+    functions: list[Callable], inputs: list[Tensor], repeats: int
+) -> list[float]:
+    """Median of each, forward and backward."""
 
-    def iterate(form: Callable) -> float:
+    def iterate(function: Callable) -> None:
         operands = [t.detach().requires_grad_() for t in inputs]
-        start = time.perf_counter()
-        out = form(*operands, 1 / 16)
+        out = function(*operands, 1 / 16)
         out.backward(out.detach())
         if out.is_cuda:
             torch.cuda.synchronize()
-        return time.perf_counter() - start
 
-    seconds = [[] for _ in forms]
-    for form in forms:
-        iterate(form)
-    for _ in range(repeats):
-        for form, times in zip(forms, seconds):
-            times.append(iterate(form))
-    return [statistics.median(times) for times in seconds]
+    turns = time_in_turns([partial(iterate, f) for f in functions], repeats, math.inf)
+    return [1e3 * statistics.median(times) for times in turns]

@@ -1,0 +1,88 @@
+"""Tables: plotted in a terminal, Markdown elsewhere; and CSV files."""
+
+import csv
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import rich.table
+from rich.console import Console
+from rich.markup import escape
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text under a head, with a title above and a remark below."""
+
+    title: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    remark: str = ''
+
+    def to_markdown(self) -> str:
+        """Format the table as Markdown that is also readable as it is."""
+        parts = [f'### {self.title}'] * bool(self.title)
+        parts.append(markdown_table(self.head, self.rows))
+        return '\n\n'.join(parts + [self.remark] * bool(self.remark))
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Format rows under a head as a Markdown table.
+
+    Args:
+        head (Sequence[str]): Names of the columns.
+        rows (Iterable[Sequence[str]]): As many cells each.
+
+    Returns:
+        str: The table, its columns padded to one width.
+    """
+    cells = [[cell.replace('|', r'\|') for cell in row] for row in (head, *rows)]
+    widths = [max(map(len, column)) for column in zip(*cells)]
+    lines = [
+        f'| {" | ".join(cell.ljust(width) for cell, width in zip(row, widths))} |'
+        for row in cells
+    ]
+    lines.insert(1, f'|{"|".join((width + 2) * "-" for width in widths)}|')
+    return '\n'.join(lines)
+
+
+def to_markdown(*parts: Table | str) -> str:
+    """Format tables and paragraphs as Markdown."""
+    texts = [part if isinstance(part, str) else part.to_markdown() for part in parts]
+    return '\n\n'.join(texts) + '\n'
+
+
+def show(*parts: Table | str) -> None:
+    """Print tables and paragraphs: plotted in a terminal, else as Markdown."""
+    console = Console()
+    if not console.is_terminal:
+        print(to_markdown(*parts))
+        return
+    for part in parts:
+        if isinstance(part, str):
+            console.print(escape(part), highlight=False)
+            continue
+        table = rich.table.Table(title=escape(part.title), caption=escape(part.remark))
+        for name in part.head:
+            table.add_column(escape(name), overflow='fold')
+        for row in part.rows:
+            table.add_row(*map(escape, row))
+        console.print(table)
+
+
+def write_csv(
+    path: str | Path, head: Sequence[str], records: Iterable[dict[str, Any]]
+) -> None:
+    """Write records as the rows of a CSV file.
+
+    Args:
+        path (str | Path): File to write.
+        head (Sequence[str]): Names of the columns.
+        records (Iterable[dict[str, Any]]): Values by the name of their
+            column; what is missing is left empty.
+    """
+    with open(path, 'w', newline='', encoding='utf-8') as file:
+        writer = csv.DictWriter(file, head)
+        writer.writeheader()
+        writer.writerows(records)
