@@ -1,4 +1,4 @@
-"""Initial weights of a base with blocks."""
+"""Initialization of a base with inserted blocks."""
 
 from collections import defaultdict
 from typing import Any
@@ -8,24 +8,33 @@ from torch import nn
 
 
 def init_weights(base: nn.Module, names: list[str], *args: Any, **kwargs: Any) -> None:
-    """``init_weights`` of a base, after which its blocks are new ones.
+    """Call ``init_weights`` of a base and initialize its inserted blocks.
 
-    The blocks are out of their hosts meanwhile, since some bases look for
-    each of their layers in the pretrained file. A state dict that reaches a
-    host still fills them if it holds them.
+    During the call the blocks are detached from their hosts, because some
+    bases look for each of their layers in the pretrained file. Blocks that a
+    loaded state dict holds get its parameters; all others are initialized
+    after the call.
+
+    Args:
+        base (nn.Module): The base, which has a method ``init_weights``.
+        names (list[str]): Full names of its inserted blocks.
+        args, kwargs: Arguments of the method.
     """
+    base_type: Any = type(base)
     if getattr(base, 'is_init', False):
-        # mmengine says that this is the second time, and changes nothing.
-        type(base).init_weights(base, *args, **kwargs)
+        # mmengine warns about the second call and changes nothing.
+        base_type.init_weights(base, *args, **kwargs)
         return
     blocks = [base.get_submodule(name) for name in names]
-    hosts = defaultdict(dict)
+    hosts: dict[nn.Module, dict[str, nn.Module]] = defaultdict(dict)
     for name, block in zip(names, blocks):
-        host, _, child = name.rpartition('.')
-        hosts[base.get_submodule(host)][child] = block
+        parent, _, child = name.rpartition('.')
+        hosts[base.get_submodule(parent)][child] = block
     loaded = set()
 
-    def fill(host: nn.Module, state_dict: dict, prefix: str, *unused: Any) -> None:
+    def load_blocks(
+        host: nn.Module, state_dict: dict, prefix: str, *unused: Any
+    ) -> None:
         for child, block in hosts[host].items():
             start = f'{prefix}{child}.'
             held = {
@@ -39,11 +48,13 @@ def init_weights(base: nn.Module, names: list[str], *args: Any, **kwargs: Any) -
 
     handles = []
     for host, children in hosts.items():
-        handles.append(host._register_load_state_dict_pre_hook(fill, with_module=True))
+        handles.append(
+            host._register_load_state_dict_pre_hook(load_blocks, with_module=True)
+        )
         for child in children:
             del host._modules[child]
     try:
-        type(base).init_weights(base, *args, **kwargs)
+        base_type.init_weights(base, *args, **kwargs)
     finally:
         for handle in handles:
             handle.remove()

@@ -1,9 +1,9 @@
-"""Build a block for a place, and make it run there.
+"""Build a block for a place and attach it there.
 
-A block becomes a child of its target and runs in a forward hook of it, so no
-existing key of the state dict changes. The hooks get the block by its name
-from the module that they are called with: copies of the model (EMA, pickle)
-run their own blocks.
+A block becomes a child of its target and runs in a forward hook of the
+target, so no existing key of the state dict changes. The hook gets the block
+by name from the module that it is called with, so copies of the model (EMA,
+pickle) run their own blocks.
 """
 
 import inspect
@@ -25,20 +25,20 @@ from .probe import Call
 def build_block(
     base: nn.Module, insertion: Insertion, calls: list[Call] | None
 ) -> nn.Module:
-    """Build a block that fits its place.
+    """Build a block for its place, with ``in_channels`` of the target.
 
     Args:
-        base (nn.Module): What the place is in.
+        base (nn.Module): The module that the place is relative to.
         insertion (Insertion): The block and its place.
         calls (list[Call], optional): The calls of the target in one forward
-            of the base, None if they are not known.
+            of the base, None if they are unknown.
 
     Returns:
         nn.Module: The block, not attached.
 
     Raises:
-        InsertionError: If the target cannot hold a block or the block does
-            not fit it. A ``ValueError``.
+        InsertionError: If the target cannot hold a block, or its tensor has
+            other dimensions or channels than the block. A ``ValueError``.
         ArgumentError: If the block does not take an argument. A
             ``TypeError``.
     """
@@ -50,7 +50,7 @@ def build_block(
         shape = _check_calls(calls, side, place)
     channels = shape[1] if shape else _own_channels(target, side)
     ndim = getattr(block_type, 'ndim', None)
-    if ndim and args.get('num_frames'):  # which are in the batch
+    if ndim and args.get('num_frames'):  # the frames are in the batch
         ndim -= 1
     if shape and ndim and len(shape) != ndim + 2:
         raise InsertionError(
@@ -88,23 +88,23 @@ def build_block(
             'frozen with it and will not be trained',
             stacklevel=4,
         )
-        # Now, not with the first train() of the base: DDP counts on it.
+        # The first train() of the base would be too late for DDP.
         block.requires_grad_(False)
     return block
 
 
 def _check_calls(calls: list[Call], side: str, place: str) -> tuple[int, ...]:
-    """The shape of the tensor at a place that can hold a block."""
+    """Check that a place can hold a block and return its tensor's shape."""
     if not calls:
         raise InsertionError(
             f'{place}: this module does not run when the base is evaluated, '
             'so a block there would not either'
         )
     if len(calls) > 1:
-        raise InsertionError(_repeated(place, len(calls)))
+        raise InsertionError(_repeated_message(place, len(calls)))
     shape = getattr(calls[0], side)
     if shape is None or len(shape) < 2:
-        raise InsertionError(_no_tensor(place))
+        raise InsertionError(_no_tensor_message(place))
     if shape[1] is None:
         raise InsertionError(
             f'{place}: the second size of this tensor follows the size of '
@@ -113,14 +113,14 @@ def _check_calls(calls: list[Call], side: str, place: str) -> tuple[int, ...]:
     return shape
 
 
-def _repeated(place: str, times: int | str) -> str:
+def _repeated_message(place: str, times: int | str) -> str:
     return (
         f'{place}: this module runs {times} times per forward, and a '
         'block there would run as often; choose a place that runs once'
     )
 
 
-def _no_tensor(place: str) -> str:
+def _no_tensor_message(place: str) -> str:
     verb = 'receives' if place.startswith('before') else 'returns'
     return (
         f'{place}: this module {verb} no single tensor of features, so '
@@ -129,19 +129,28 @@ def _no_tensor(place: str) -> str:
 
 
 def _is_channels_first(layer: nn.Module) -> bool:
-    """Whether a layer is defined on ``(B, C, N)``."""
+    """Whether the tensors of a layer are ``(B, C, N)``."""
     return isinstance(getattr(layer, 'conv', layer), nn.modules.conv._ConvNd)
 
 
 def _own_channels(target: nn.Module, side: str) -> int | None:
-    """Channels by the attributes of a layer that the probe did not run."""
+    """Channels according to the attributes of a layer, None without any."""
     names = 'in_channels' if side == 'before' else 'out_channels', 'num_features'
-    found = (getattr(target, name, None) for name in names)
-    return next((value for value in found if isinstance(value, int)), None)
+    values = (getattr(target, name, None) for name in names)
+    return next((value for value in values if isinstance(value, int)), None)
 
 
 def attach_block(base: nn.Module, insertion: Insertion, block: nn.Module) -> str:
-    """Make a block run at its place and return its full name."""
+    """Attach a block to its place and return its full name.
+
+    Args:
+        base (nn.Module): The module that the place is relative to.
+        insertion (Insertion): The place.
+        block (nn.Module): The block from :func:`build_block`.
+
+    Returns:
+        str: Name of the block in ``base.named_modules()``.
+    """
     name = insertion.target
     target = base.get_submodule(name)
     child = first = (
@@ -162,9 +171,9 @@ def attach_block(base: nn.Module, insertion: Insertion, block: nn.Module) -> str
 def _run_before(child: str, name: str, module: nn.Module, args: tuple) -> tuple:
     place = f'before={name!r}'
     if not args or not isinstance(args[0], Tensor):
-        raise InsertionError(_no_tensor(place))
+        raise InsertionError(_no_tensor_message(place))
     block = getattr(module, child)
-    _count(block, place)
+    _count_call(block, place)
     return block(args[0]), *args[1:]
 
 
@@ -173,21 +182,21 @@ def _run_after(
 ) -> Tensor:
     place = f'after={name!r}'
     if not isinstance(output, Tensor):
-        raise InsertionError(_no_tensor(place))
+        raise InsertionError(_no_tensor_message(place))
     block = getattr(module, child)
-    _count(block, place)
+    _count_call(block, place)
     return block(output)
 
 
 def side_of(target: nn.Module, child: str) -> str:
-    """Name the side of a module on which a block in it runs.
+    """The side of a module on which a block in it runs.
 
     Args:
         target (nn.Module): The module that holds the block.
         child (str): Name of the block in it.
 
     Returns:
-        str: ``'before'`` or ``'after'``. Blocks that no hook runs are
+        str: ``'before'`` or ``'after'``. Blocks without a hook are
         upstream's, which run at the end of the module that holds them.
     """
     for hook in target._forward_pre_hooks.values():
@@ -216,31 +225,47 @@ def inserted_blocks(model: nn.Module) -> Iterator[str]:
                 yield f'{name}.{hook.args[0]}'.lstrip('.')
 
 
-# Calls of modules that were not probed: counted in the first forward -------
+# Modules that the probe did not run: their calls are counted in the first
+# forward -------------------------------------------------------------------
 
 
-def count_first_forward(
+def run_first_forward(
     base: nn.Module, names: list[str], *args: Any, **kwargs: Any
 ) -> Any:
-    """``forward`` of a base until it has run once."""
+    """Run ``forward`` of a base and check that its blocks run at most once.
+
+    It is an attribute of the base until the first forward has succeeded.
+
+    Args:
+        base (nn.Module): The base.
+        names (list[str]): Full names of the blocks to check.
+        args, kwargs: Arguments of ``forward``.
+
+    Returns:
+        Any: The output of ``forward``.
+
+    Raises:
+        InsertionError: If a block runs a second time.
+    """
     forward = type(base).forward
-    if torch.compiler.is_compiling():  # the graph is not to have it
+    if torch.compiler.is_compiling():  # keeps the check out of the graph
         return forward(base, *args, **kwargs)
     blocks = [base.get_submodule(name) for name in names]
     for block in blocks:
-        block._calls = 0
+        vars(block)['_calls'] = 0
     try:
         output = forward(base, *args, **kwargs)
     finally:
         for block in blocks:
-            del block._calls
+            del vars(block)['_calls']
     del base.forward
     return output
 
 
-def _count(block: nn.Module, place: str) -> None:
+def _count_call(block: nn.Module, place: str) -> None:
+    """Count a call of a block during :func:`run_first_forward`."""
     if torch.compiler.is_compiling() or '_calls' not in vars(block):
         return
-    if block._calls:
-        raise InsertionError(_repeated(place, 'several'))
-    block._calls = 1
+    if vars(block)['_calls']:
+        raise InsertionError(_repeated_message(place, 'several'))
+    vars(block)['_calls'] = 1

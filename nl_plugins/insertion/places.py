@@ -1,4 +1,4 @@
-"""Places: which module of a base a block goes to, and on which side of it."""
+"""Places: the module of a base that a block is attached to, and its side."""
 
 from difflib import get_close_matches
 from typing import NamedTuple
@@ -11,17 +11,32 @@ from ..registry import MODELS
 
 
 class Insertion(NamedTuple):
-    """A block and the one place it goes to."""
+    """A block and its place.
+
+    Attributes:
+        block_type (type): Class of the block.
+        block_args (dict): Its arguments.
+        side (str): ``'before'`` or ``'after'``.
+        target (str): Name of the module in ``base.named_modules()``.
+        layout (str, optional): ``'BCN'``, or None if it is inferred.
+    """
 
     block_type: type
     block_args: dict
-    side: str  # 'before' or 'after'
-    target: str  # full name of the module
-    layout: str | None  # 'BCN', or inferred
+    side: str
+    target: str
+    layout: str | None
 
 
 def parse_block(base: nn.Module, cfg: dict) -> list[Insertion]:
-    """Resolve the type and the places of the config of a block.
+    """Resolve the type and the places in the config of a block.
+
+    Args:
+        base (nn.Module): The module that the places are relative to.
+        cfg (dict): The config, see :func:`nl_plugins.WithBlocks`.
+
+    Returns:
+        list[Insertion]: The block at each of its places.
 
     Raises:
         InsertionError: If the type or a place does not exist, or the config
@@ -82,7 +97,7 @@ def resolve_place(base: nn.Module, side: str, place: str) -> str:
     """Resolve a place to the full name of a module that can hold a block.
 
     Args:
-        base (nn.Module): What the path is relative to.
+        base (nn.Module): The module that the path is relative to.
         side (str): ``'before'`` or ``'after'``.
         place (str): Path of a module; integers may be negative. A
             ``Sequential`` stands for its first or last child.
@@ -94,7 +109,8 @@ def resolve_place(base: nn.Module, side: str, place: str) -> str:
         InsertionError: If there is no such module or it cannot hold a
             block. A ``ValueError``.
     """
-    module, names = base, []
+    module = base
+    names: list[str] = []
     for part in place.split('.'):
         children = [name for name, _ in module.named_children()]
         if (

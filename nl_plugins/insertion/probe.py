@@ -1,4 +1,4 @@
-"""Find out how a module calls its submodules, without data or computing."""
+"""Find how a module calls its submodules, with tensors that have no data."""
 
 import logging
 from collections.abc import Iterable
@@ -10,12 +10,12 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 from torch.func import functional_call
 
-_RANKS = {nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3}
-#: A multiple of the frames that video models fold into the batch.
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+#: Video models fold frames into the batch: a multiple of their numbers.
 _BATCH = 16
-#: Frames, height and width of the inputs. They cost nothing; large enough for
-#: every stride, long enough for SlowFast. The second tells the sizes that
-#: follow the input from the channels, which do not.
+#: Frames, height and width of the two inputs: large enough for every stride
+#: and for SlowFast's clips, and free of cost. Sizes that differ between the
+#: two depend on the input; channels do not.
 _SIZES = ((32, 224, 224), (64, 256, 320))
 
 
@@ -24,9 +24,10 @@ class Call(NamedTuple):
 
     Attributes:
         before (tuple[int | None, ...], optional): Shape of the first
-            positional argument, None if that is not a tensor. A size that
-            depends on the input's is None.
-        after (tuple[int | None, ...], optional): Same of the output.
+            positional argument, None if that is not a tensor. A size is None
+            if it depends on the size of the input.
+        after (tuple[int | None, ...], optional): Shape of the output,
+            likewise.
     """
 
     before: tuple[int | None, ...] | None
@@ -34,25 +35,25 @@ class Call(NamedTuple):
 
 
 def probe(module: nn.Module, names: Iterable[str]) -> dict[str, list[Call]] | None:
-    """Record the calls of some submodules in one forward of a module.
+    """List the calls of some submodules in one forward of a module.
 
-    The forward runs on meta tensors in evaluation mode: parameters and
-    buffers keep their values, and nothing is computed. The input is an image,
-    a clip or a sequence, whichever the module runs on. In a whole model the
-    backbone runs alone.
+    The forward runs on meta tensors in evaluation mode: nothing is computed,
+    and parameters and buffers keep their values. The input is an image, a
+    clip or a sequence, depending on the first convolution. Of a whole model
+    only the backbone runs.
 
     Args:
         module (nn.Module): A backbone, or a model with a ``backbone``.
         names (Iterable[str]): Names of submodules.
 
     Returns:
-        dict[str, list[Call]], optional: The calls of every submodule that
-        lies inside of what ran, or None if the module does not run so
-        (other inputs, operators without a meta implementation).
+        dict[str, list[Call]], optional: The calls of every submodule inside
+        of the module that ran. None if it does not run on such an input, or
+        has operators without a meta implementation.
     """
     prefix = 'backbone.' if hasattr(module, 'backbone') else ''
-    root = module.backbone if prefix else module
-    conv = next((m for m in root.modules() if isinstance(m, tuple(_RANKS))), None)
+    root = module.get_submodule('backbone') if prefix else module
+    conv = next((m for m in root.modules() if isinstance(m, _CONVOLUTIONS)), None)
     if conv is None:
         return None
     targets = {
@@ -60,11 +61,10 @@ def probe(module: nn.Module, names: Iterable[str]) -> dict[str, list[Call]] | No
         for name in names
         if f'{name}.'.startswith(prefix)
     }
-    # Frame-wise 2D video models take clips; a first convolution behind a
-    # rearrangement of the input has more channels than that.
-    rank = next(r for c, r in _RANKS.items() if isinstance(conv, c))
+    # 3 dimensions: frame-wise 2D models take clips. 3 channels: the first
+    # convolution may follow a rearrangement of the input, which adds channels.
     for channels in dict.fromkeys((conv.in_channels, 3)):
-        for ndim in dict.fromkeys((rank, 3)):
+        for ndim in dict.fromkeys((conv.weight.dim() - 2, 3)):
             shapes = [(_BATCH, channels, *size[-ndim:]) for size in _SIZES]
             first = _run(root, conv, targets, shapes[0])
             if first is None:
@@ -80,8 +80,8 @@ def _run(
     targets: dict[str, nn.Module],
     shape: tuple[int, ...],
 ) -> dict[str, list[Call]] | None:
-    """The calls of the targets for one shape of input, None if it fails."""
-    calls = {name: [] for name in targets}
+    """The calls of the targets for one input shape, None if forward fails."""
+    calls: dict[str, list[Call]] = {name: [] for name in targets}
     handles = [
         target.register_forward_hook(partial(_record, calls[name]))
         for name, target in targets.items()
@@ -94,12 +94,13 @@ def _run(
     }
     modes = [(m, m.training) for m in root.modules()]
     try:
-        # Not root.eval(): a train() of the base may do more than set flags.
+        # root.eval() calls train() of the base, which may do more than set
+        # flags.
         for m, _ in modes:
             m.training = False
         with torch.no_grad():
             functional_call(root, state, (torch.empty(shape, device='meta'),))
-    except Exception as error:  # a forward is free to fail in any way
+    except Exception as error:  # a forward may raise anything
         print_log(
             f'{type(root).__name__} does not run on the shape {shape} alone: {error}',
             logger='current',
@@ -114,8 +115,8 @@ def _run(
     return calls
 
 
-def _check_rank(conv: nn.Module, args: tuple) -> None:
-    # A head that wants a list of levels takes the batch for one.
+def _check_rank(conv: nn.modules.conv._ConvNd, args: tuple) -> None:
+    # A head that takes a list of levels would iterate over the batch.
     if args[0].dim() != conv.weight.dim():
         raise ValueError('the module iterates over the batch')
 
@@ -131,7 +132,7 @@ def _record(
 
 
 def _merge(first: list[Call], second: list[Call]) -> list[Call]:
-    """Calls whose sizes are None where the two runs differ."""
+    """Calls with None for sizes in which the two runs differ."""
     if len(first) != len(second):
         return first
     return [

@@ -10,7 +10,7 @@ from torch import nn
 from ..errors import InsertionError
 from ..registry import MODELS
 from .initial_weights import init_weights
-from .insert import attach_block, build_block, count_first_forward
+from .insert import attach_block, build_block, run_first_forward
 from .places import parse_block
 from .probe import probe
 
@@ -27,20 +27,21 @@ def WithBlocks(base: str | type, blocks: Sequence[dict], **kwargs: Any) -> nn.Mo
             blocks=[dict(type='nl_plugins.NonLocal2d', before='layer3.-1')],
             depth=50, ...)
 
-    Inserted blocks keep their initial weights, whatever ``init_weights`` of
-    the base does to the layers below it, unless the base loads a checkpoint
+    ``init_weights`` of the base leaves the inserted blocks with their own
+    initial parameters, or with those of a checkpoint that the base loads and
     that holds them.
 
     Args:
-        base (str | type): Type of the module to build, looked up in the
+        base (str | type): Type of the module to build, resolved in the
             current scope: a backbone, neck, head or a whole model.
-        blocks (Sequence[dict]): Configs of the blocks. ``type`` is any
-            registered module or a class; ``after`` or ``before`` names the
-            place: a module path relative to the base, in which integers may
-            be negative, or a list of such paths, each of which gets a
-            separate block. ``in_channels`` may be left out. ``layout='BCN'``
-            states that the tensor is ``(B, C, N)``; a 1d block needs it where
-            that cannot be found out. Everything else goes to the block.
+        blocks (Sequence[dict]): Configs of the blocks. ``type`` is the name
+            of any registered module or a class. ``after`` or ``before`` is
+            the place: a module path relative to the base, in which integers
+            may be negative, or a list of such paths, each of which gets a
+            separate block. ``in_channels`` is inferred if it is missing.
+            ``layout='BCN'`` states that the tensor is ``(B, C, N)``; 1d
+            blocks need it where that cannot be inferred. All other keys are
+            arguments of the block.
         kwargs: Arguments of ``base``.
 
     Returns:
@@ -48,10 +49,10 @@ def WithBlocks(base: str | type, blocks: Sequence[dict], **kwargs: Any) -> nn.Mo
 
     Raises:
         InsertionError: If a place or a type does not exist, the channels are
-            unknown or do not fit, or the target cannot hold a block (it runs
-            more than once per forward, or passes no tensor on). A
-            ``ValueError``. The first forward raises it for modules that do
-            not run on an image alone, such as heads.
+            unknown or do not match, or the target cannot hold a block (it
+            runs more than once per forward, or its tensor is none). A
+            ``ValueError``. For modules that do not run on an image alone,
+            such as heads, the first forward raises it.
         ArgumentError: If a block does not take an argument. A
             ``TypeError``.
     """
@@ -60,8 +61,8 @@ def WithBlocks(base: str | type, blocks: Sequence[dict], **kwargs: Any) -> nn.Mo
     module = MMENGINE_MODELS.build(dict(type=base, **kwargs))
     insertions = [insertion for cfg in blocks for insertion in parse_block(module, cfg)]
     calls = probe(module, {insertion.target for insertion in insertions}) or {}
-    # All are built before the first is attached: a target looks the same to
-    # every block that goes to it.
+    # All blocks are built before the first one is attached, which changes its
+    # target.
     built = [
         build_block(module, insertion, calls.get(insertion.target))
         for insertion in insertions
@@ -70,16 +71,15 @@ def WithBlocks(base: str | type, blocks: Sequence[dict], **kwargs: Any) -> nn.Mo
         attach_block(module, insertion, block)
         for insertion, block in zip(insertions, built)
     ]
-    unseen = [
+    unprobed = [
         name
         for name, insertion in zip(names, insertions)
         if calls.get(insertion.target) is None
     ]
-    if unseen:
-        # Not hooks: MMSegmentation calls forward() of its heads itself.
-        module.forward = partial(count_first_forward, module, unseen)
+    # Attributes bound by a partial, which deepcopy and pickle bind to the copy.
+    if unprobed:
+        # MMSegmentation calls forward() of its heads directly, without hooks.
+        module.forward = partial(run_first_forward, module, unprobed)
     if hasattr(module, 'init_weights'):
-        # An attribute of the instance, bound by a partial: unlike a closure
-        # it follows the module into its copies.
         module.init_weights = partial(init_weights, module, names)
     return module

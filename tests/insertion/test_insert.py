@@ -24,12 +24,12 @@ from nl_plugins.insertion import inserted_blocks
 pytestmark = pytest.mark.usefixtures('mmdet_scope')
 
 
-@pytest.mark.parametrize('position', ['before', 'after'])
-def test_blocks_at_one_place_run_in_the_order_of_the_list(position):
+@pytest.mark.parametrize('side', ['before', 'after'])
+def test_blocks_at_one_place_run_in_the_order_of_the_list(side):
     model = build(
         [
-            dict(type=NL, **{position: 'layer2.0'}),
-            dict(type='ContextBlock', ratio=0.5, **{position: 'layer2.0'}),
+            dict(type=NL, **{side: 'layer2.0'}),
+            dict(type='ContextBlock', ratio=0.5, **{side: 'layer2.0'}),
         ]
     )
     order = []
@@ -197,15 +197,15 @@ def test_a_place_in_the_backbone_of_a_whole_model_is_checked():
         build([dict(type=NL, after='backbone')], base='RetinaNet', **cfg)
 
 
-@pytest.mark.parametrize('position', ['before', 'after'])
-def test_a_place_that_runs_per_level_is_refused_in_the_first_forward(position):
+@pytest.mark.parametrize('side', ['before', 'after'])
+def test_a_place_that_runs_per_level_is_refused_in_the_first_forward(side):
     # The head takes a list of levels, so it was not seen running.
-    head = retina_head([dict(type=NL, **{position: 'cls_convs.0'})])
+    head = retina_head([dict(type=NL, **{side: 'cls_convs.0'})])
     levels = [torch.randn(1, 8, s, s) for s in (8, 4)]
     for model in head, copy.deepcopy(head), pickled(head):
         with pytest.raises(
             ValueError,
-            match=f"{position}='cls_convs.0': .* runs several times per forward",
+            match=f"{side}='cls_convs.0': .* runs several times per forward",
         ):
             model(levels)
 
