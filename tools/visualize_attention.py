@@ -1,4 +1,4 @@
-"""Draw what a block of a trained model attends to in an image or video.
+"""Plot what a block of a trained model attends to in an image or video.
 
 Also what the block changes in the prediction. For any detector, segmentor or
 recognizer with a non-local block of this package or of upstream.
@@ -8,7 +8,7 @@ import argparse
 from pathlib import Path
 
 from nl_plugins.engine import command_line
-from nl_plugins.visualization.drawing import build_visualizer, draw
+from nl_plugins.visualization.attention import build_visualizer, plot_attention
 from nl_plugins.visualization.records import choose_block, find_blocks
 from nl_plugins.visualization.samples import load_model, sample_from_file
 
@@ -55,7 +55,7 @@ def main() -> None:
         command_line.make_folder(folder)
         data = sample_from_file(model.cfg, args.file)
         visualizer = build_visualizer(model.cfg, str(folder), model.dataset_meta)
-        lines = draw(
+        lines = plot_attention(
             model,
             data,
             visualizer,

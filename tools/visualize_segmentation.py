@@ -8,7 +8,8 @@ from pathlib import Path
 
 from nl_plugins.engine import checks, command_line, load_config
 from nl_plugins.errors import OptionError
-from nl_plugins.visualization import attention_maps, predictions
+from nl_plugins.visualization import predictions
+from nl_plugins.visualization.attention import compare_attention
 from nl_plugins.visualization.records import find_blocks
 from nl_plugins.visualization.samples import load_model
 
@@ -31,7 +32,7 @@ def parse_args() -> argparse.Namespace:
         type=int,
         default=[0],
         metavar='N',
-        help='numbers of the images in the data set (default: 0)',
+        help='numbers of the images in the dataset (default: 0)',
     )
     parser.add_argument(
         '--point',
@@ -41,7 +42,7 @@ def parse_args() -> argparse.Namespace:
         default=[],
         dest='points',
         metavar=('N', 'X', 'Y'),
-        help='also draw the attention of each block, seen from this column '
+        help='also plot the attention of each block, seen from this column '
         'and row of this image; repeat it for more',
     )
     parser.add_argument(
@@ -74,7 +75,7 @@ def main() -> None:
             dataset, [*args.samples, *(n for n, _, _ in args.points)]
         )
         command_line.make_folder(args.out)
-        predictions.draw_predictions(models, args.samples, args.out / 'predictions.png')
+        predictions.plot_predictions(models, args.samples, args.out / 'predictions.png')
         if args.points:
             with_block = {
                 name: model for name, model in models.items() if find_blocks(model)
@@ -84,9 +85,7 @@ def main() -> None:
                 for n, x, y in args.points
             ]
             # without any, the error says that there is none
-            attention_maps.draw_attention(
-                with_block or models, queries, args.out / 'attention.png'
-            )
+            compare_attention(with_block or models, queries, args.out / 'attention.png')
 
 
 if __name__ == '__main__':

@@ -18,7 +18,7 @@ from ..registry import HOOKS
 class AttentionVisualizationHook(Hook):
     """Draws what a block attends to every some iterations.
 
-    The pictures of :func:`nl_plugins.visualization.drawing.draw`, of a few
+    The pictures of :func:`nl_plugins.visualization.attention.plot_attention`, of a few
     samples of the validation, go to all backends of the runner's visualizer
     (files below ``vis_data/vis_image``, TensorBoard).
 
@@ -80,7 +80,7 @@ class AttentionVisualizationHook(Hook):
 
         if runner.val_loop is None:
             raise OptionError(
-                'AttentionVisualizationHook draws samples of '
+                'AttentionVisualizationHook plots samples of '
                 'the validation, and the config has none'
             )
         choose_block(_unwrapped(runner), self.block)
@@ -98,7 +98,7 @@ class AttentionVisualizationHook(Hook):
     ) -> None:
         if not self.every_n_train_iters(runner, self.interval):
             return
-        from .drawing import draw
+        from .attention import plot_attention
 
         start = time.time()
         model = _unwrapped(runner)
@@ -106,7 +106,7 @@ class AttentionVisualizationHook(Hook):
         model.eval()
         try:
             for sample in self.samples:
-                lines = draw(
+                lines = plot_attention(
                     model,
                     runner.val_dataloader.dataset[sample],
                     runner.visualizer,

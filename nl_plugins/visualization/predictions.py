@@ -17,7 +17,7 @@ from .samples import sample_from_file
 
 
 def dataset_of(model: nn.Module) -> BaseDataset:
-    """The data set that a model is tested on.
+    """The dataset that a model is tested on.
 
     Args:
         model (nn.Module): Segmentor with its config as ``cfg``.
@@ -30,10 +30,10 @@ def dataset_of(model: nn.Module) -> BaseDataset:
 
 
 def check_samples(dataset: BaseDataset, samples: Sequence[int]) -> None:
-    """Check that a data set has some images.
+    """Check that a dataset has some images.
 
     Args:
-        dataset (BaseDataset): The data set.
+        dataset (BaseDataset): The dataset.
         samples (Sequence[int]): Numbers of images.
 
     Raises:
@@ -47,10 +47,10 @@ def check_samples(dataset: BaseDataset, samples: Sequence[int]) -> None:
             )
 
 
-def draw_predictions(
+def plot_predictions(
     models: Mapping[str, nn.Module], samples: Sequence[int], path: str | Path
 ) -> None:
-    """Draw images, their ground truth and what each model predicts.
+    """Plot images, their ground truth and what each model predicts.
 
     Args:
         models (Mapping[str, nn.Module]): Segmentors with
@@ -61,8 +61,8 @@ def draw_predictions(
         path (str | Path): PNG file to write.
 
     Raises:
-        OptionError: If a model has another number of classes, or the data
-            set no such image or no labels.
+        OptionError: If a model has another number of classes, or the dataset
+            has no such image or no labels.
     """
     dataset = dataset_of(next(iter(models.values())))
     classes = list(dataset.metainfo['classes'])

@@ -9,7 +9,7 @@ from mmengine.registry import DATASETS, init_default_scope
 from mmengine.runner import CheckpointLoader
 from torch import nn
 
-from ..checkpoints.load import check_checkpoint, check_fit
+from ..checkpoints.load import check_checkpoint_exists, load_parameters
 from ..checkpoints.upgrade import upgrade
 from ..engine.config import build_model, load_config
 from ..errors import OptionError
@@ -36,11 +36,11 @@ def load_model(config: str, checkpoint: str, device: str = 'cpu') -> nn.Module:
         CheckpointNotFoundError: There is no such checkpoint.
         CheckpointMismatchError: The checkpoint belongs to another model.
     """
-    check_checkpoint(checkpoint)
+    check_checkpoint_exists(checkpoint)
     cfg = load_config(config)
     model = build_model(cfg)
     content = CheckpointLoader.load_checkpoint(checkpoint, 'cpu')
-    check_fit(model, content, checkpoint, config)
+    load_parameters(model, content, checkpoint, config)
     upgrade(model)
     model.cfg = cfg
     model.dataset_meta = content.get('meta', {}).get('dataset_meta') or _metainfo(cfg)

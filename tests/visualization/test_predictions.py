@@ -56,7 +56,7 @@ def test_panels_hold_image_truth_and_each_prediction(config, tmp_path, monkeypat
         'matplotlib.axes.Axes.set_title',
         lambda axes, text, **kwargs: titles.append(text),
     )
-    predictions.draw_predictions(models, [1, 0], tmp_path / 'out.png')
+    predictions.plot_predictions(models, [1, 0], tmp_path / 'out.png')
     assert titles == ['input', 'ground truth', 'a', 'b']
     dataset = predictions.dataset_of(models['a'])
     palette = dataset.metainfo['palette']
@@ -81,7 +81,7 @@ def test_what_is_ignored_is_black(config, tmp_path, monkeypatch):
     sample['data_samples'].gt_sem_seg.data[:, :5] = 255
     monkeypatch.setattr(predictions, 'dataset_of', lambda _: dataset)
     monkeypatch.setattr(type(dataset), '__getitem__', lambda self, index: sample)
-    predictions.draw_predictions({'a': model}, [0], tmp_path / 'out.png')
+    predictions.plot_predictions({'a': model}, [0], tmp_path / 'out.png')
     assert not shown[1][:5].any() and shown[1][5:].any(axis=2).all()
 
 
@@ -89,7 +89,7 @@ def test_models_of_other_classes_are_refused(config, tmp_path):
     model, other = (build_model(config) for _ in 'ab')
     other.decode_head.num_classes = 2
     with pytest.raises(OptionError, match=r'b must predict the 19 .* has 2'):
-        predictions.draw_predictions(dict(a=model, b=other), [0], tmp_path / 'out.png')
+        predictions.plot_predictions(dict(a=model, b=other), [0], tmp_path / 'out.png')
 
 
 def test_a_data_set_without_labels_is_refused(config, tmp_path):
@@ -99,7 +99,7 @@ def test_a_data_set_without_labels_is_refused(config, tmp_path):
         t for t in pipeline if t.type != 'LoadAnnotations'
     ]
     with pytest.raises(OptionError, match='has no label map of .*000001'):
-        predictions.draw_predictions(dict(a=model), [0], tmp_path / 'out.png')
+        predictions.plot_predictions(dict(a=model), [0], tmp_path / 'out.png')
 
 
 @pytest.fixture

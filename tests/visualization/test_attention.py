@@ -15,7 +15,7 @@ from mmengine.structures import BaseDataElement, InstanceData
 from nl_plugins import AttentionVisualizationHook, NonLocal3d, engine
 from nl_plugins.engine.config import load_config
 from nl_plugins.errors import OptionError
-from nl_plugins.visualization import drawing, hook, records
+from nl_plugins.visualization import attention, hook, records
 from nl_plugins.visualization.samples import load_model, sample_from_file
 
 CONFIGS = Path(__file__).parents[2] / 'configs' / 'demo'
@@ -89,20 +89,20 @@ def test_the_hook_leaves_the_model_as_it_was(monkeypatch):
     Runner.model[0].eval()  # frozen
     states = []
 
-    def draw(model, data, *args):
+    def plot(model, data, *args):
         time.sleep(0.05)
         states.append((data, [m.training for m in model]))
         return []
 
-    monkeypatch.setattr(drawing, 'draw', draw)
-    attention = AttentionVisualizationHook(interval=5)
-    attention.after_train_iter(Runner, 4)
+    monkeypatch.setattr(attention, 'plot_attention', plot)
+    plotting = AttentionVisualizationHook(interval=5)
+    plotting.after_train_iter(Runner, 4)
     assert states == [('a', [False, False]), ('b', [False, False])]
     assert [m.training for m in Runner.model] == [False, True]
     # not counted as time of the next iteration
     assert 0.1 <= Runner.hooks[0].t < 5
     Runner.iter = 5
-    attention.after_train_iter(Runner, 5)
+    plotting.after_train_iter(Runner, 5)
     assert len(states) == 2
 
 
@@ -119,10 +119,10 @@ def test_a_picture_that_fails_does_not_end_the_training(monkeypatch):
         ),
     )
 
-    def draw(*args):
+    def plot(*args):
         raise OptionError('(9, 9) is no pixel')
 
-    monkeypatch.setattr(drawing, 'draw', draw)
+    monkeypatch.setattr(attention, 'plot_attention', plot)
     printed = []
     monkeypatch.setattr(hook, 'print_log', lambda text, **kwargs: printed.append(text))
     AttentionVisualizationHook(interval=5).after_train_iter(runner, 4)
@@ -162,8 +162,10 @@ def test_pictures_of_an_image(trained, scenes, tmp_path):
     _, block = records.choose_block(model)
     torch.nn.init.normal_(block.conv_out.norm.weight, std=50.0)
     image, _ = segmentation.find_queries(scenes)[0]
-    visualizer = drawing.build_visualizer(model.cfg, str(tmp_path), model.dataset_meta)
-    lines = drawing.draw(
+    visualizer = attention.build_visualizer(
+        model.cfg, str(tmp_path), model.dataset_meta
+    )
+    lines = attention.plot_attention(
         model,
         sample_from_file(model.cfg, image),
         visualizer,
@@ -206,8 +208,8 @@ def test_strips_of_a_long_clip(monkeypatch):
     weights = np.zeros((20, 64, 120), np.float32)
     weights[14] = 1
     maps = dict(pairwise=records.AttentionMap(weights, 20.0))
-    visualizer = drawing.build_visualizer(dict(), None, {})
-    picture = drawing._panels(visualizer, seen, (60, 32), 10, maps)
+    visualizer = attention.build_visualizer(dict(), None, {})
+    picture = np.concatenate(attention._panels(visualizer, seen, (60, 32), 10, maps))
     # two strips of eight frames, enlarged by two
     assert picture.shape == (2 * (22 + 128), 8 * 240, 3)
     strip, heat = picture[22:150], picture[172:]
@@ -220,6 +222,10 @@ def test_strips_of_a_long_clip(monkeypatch):
     assert [value > 0 for value in red] == [False] * 6 + [True, False]
     lime = (strip == [0, 255, 0]).all(2)
     assert set(np.nonzero(lime)[1] // 240) == {4}
+    # the first and the last frame as well
+    for frame, expected in ((0, range(0, 16, 2)), (19, range(5, 20, 2))):
+        strip, _ = attention._panels(visualizer, seen, (60, 32), frame, maps)
+        assert [strip[30, 240 * i + 5, 0] // 10 for i in range(8)] == list(expected)
 
 
 def test_pictures_of_a_video(tmp_path):
@@ -231,8 +237,8 @@ def test_pictures_of_a_video(tmp_path):
     model = init_recognizer(
         str(CONFIGS / 'c2d_r18-2stages-dnl-c3_demo.py'), device='cpu'
     )
-    visualizer = drawing.build_visualizer(model.cfg, str(tmp_path), {})
-    lines = drawing.draw(
+    visualizer = attention.build_visualizer(model.cfg, str(tmp_path), {})
+    lines = attention.plot_attention(
         model, sample_from_file(model.cfg, clip), visualizer, 'name', [(10, 20)]
     )
     assert len(lines) == 2 and lines[0].startswith('class ')
@@ -251,10 +257,10 @@ def test_a_dataset_may_name_fewer_classes_than_the_head_has(tmp_path):
     model = init_recognizer(
         str(CONFIGS / 'c2d_r18-2stages-nl-c3_demo.py'), device='cpu'
     )
-    visualizer = drawing.build_visualizer(
+    visualizer = attention.build_visualizer(
         model.cfg, str(tmp_path), dict(classes=('first',))
     )
-    lines = drawing.draw(
+    lines = attention.plot_attention(
         model, sample_from_file(model.cfg, clip), visualizer, 'name', [(10, 20)]
     )
     assert {line.partition(':')[0] for line in lines} == {
@@ -274,7 +280,7 @@ def test_detections_of_a_class_without_a_name(tmp_path):
             labels=torch.tensor([3]),
         )
     )
-    meta = drawing.name_all_classes(
+    meta = attention.name_all_classes(
         dict(
             classes=['cat', 'dog'], palette=[(1, 2, 3), (4, 5, 6)], dataset_type='pets'
         ),
@@ -285,7 +291,7 @@ def test_detections_of_a_class_without_a_name(tmp_path):
     assert len(meta['palette']) == 4 and meta['dataset_type'] == 'pets'
     cfg = load_config('mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py')
     init_default_scope('mmdet')
-    visualizer = drawing.build_visualizer(cfg, str(tmp_path), meta)
+    visualizer = attention.build_visualizer(cfg, str(tmp_path), meta)
     visualizer.add_datasample(
         'name', np.zeros((40, 40, 3), np.uint8), result, draw_gt=False
     )
@@ -294,8 +300,8 @@ def test_detections_of_a_class_without_a_name(tmp_path):
 
 def test_classes_of_a_video_without_a_name():
     result = BaseDataElement(pred_score=torch.tensor([0.1, 0.2, 0.7]))
-    meta = drawing.name_all_classes(dict(classes=['run']), result, result)
+    meta = attention.name_all_classes(dict(classes=['run']), result, result)
     assert records.describe_change(result, result, meta['classes'])[0] == (
         'class class 2: 0.700 with the block, 0.700 without'
     )
-    assert drawing.name_all_classes(None, result) == {}
+    assert attention.name_all_classes(None, result) == {}

@@ -2,16 +2,16 @@
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from demo import video
 from mmengine.config import Config
-from PIL import Image
 
 from nl_plugins import NonLocal3d
 from nl_plugins.errors import OptionError
-from nl_plugins.visualization import clips
+from nl_plugins.visualization import attention
 
 init_recognizer = pytest.importorskip('mmaction.apis').init_recognizer
 
@@ -47,14 +47,15 @@ def test_maps_belong_to_the_query_in_the_last_frame(queries, monkeypatch):
         ]
 
     monkeypatch.setattr(NonLocal3d, 'attention_weights', attention_weights)
-    frames, maps = clips.clip_attention(
+    seen, maps = attention.attention_maps(
         recognizer('-nl-c3'), queries[0][0], (100.0, 50.0)
     )
     # stride 8: row 50 // 8, column 100 // 8
     assert asked == [((1, 32, 4, 8, 16), [[3, 6, 12]])]
+    frames = seen.frames
     assert frames.shape == (4, video.HEIGHT, video.WIDTH, 3)
     for name, (t, row, column) in (('pairwise', (1, 3, 5)), ('unary', (0, 7, 15))):
-        weights = maps[name]
+        weights = maps[name].weights
         assert weights.shape == frames.shape[:3]
         peak = np.unravel_index(weights.argmax(), weights.shape)
         assert (peak[0], peak[1] // 8, peak[2] // 8) == (t, row, column)
@@ -99,13 +100,14 @@ def test_frames_and_crops_of_a_2d_recognizer(queries, monkeypatch):
         return peak_at((4, 8, 8), 0, 2, 1)[None, None], None
 
     monkeypatch.setattr(NonLocal3d, 'attention_weights', attention_weights)
-    frames, maps = clips.clip_attention(model, queries[0][0], (50.0, 10.0))
+    seen, maps = attention.attention_maps(model, queries[0][0], (50.0, 10.0))
     assert asked == [((4, 128, 8, 8), [[3, 1, 6]])]
+    frames = seen.frames
     assert frames.shape == (4, 64, 64, 3)
-    assert maps['pairwise'].shape == frames.shape[:3]
+    assert maps['pairwise'].weights.shape == frames.shape[:3]
     # the first of the crops, at the upper left
-    whole, _ = clips.clip_attention(recognizer('-nl-c3'), queries[0][0], (0, 0))
-    assert np.abs(frames[0].astype(int) - whole[0, :64, :64]).mean() < 8
+    whole, _ = attention.attention_maps(recognizer('-nl-c3'), queries[0][0], (0, 0))
+    assert np.abs(frames[0].astype(int) - whole.frames[0, :64, :64]).mean() < 8
 
 
 def test_a_block_for_images_is_refused(queries):
@@ -118,34 +120,48 @@ def test_a_block_for_images_is_refused(queries):
     )
     cfg.model.cls_head.in_channels = 512
     with pytest.raises(OptionError, match='for clips, but .* NonLocal2d'):
-        clips.clip_attention(init_recognizer(cfg, device='cpu'), queries[0][0], (0, 0))
+        attention.attention_maps(
+            init_recognizer(cfg, device='cpu'), queries[0][0], (0, 0)
+        )
 
 
 def test_a_pixel_outside_is_named(queries):
     with pytest.raises(OptionError, match=r'\(128, 3\) is no pixel.*128 x 64'):
-        clips.clip_attention(recognizer('-nl-c3'), queries[0][0], (128, 3))
+        attention.attention_maps(recognizer('-nl-c3'), queries[0][0], (128, 3))
 
 
 def test_picture_has_a_strip_per_query_and_term(queries, tmp_path, monkeypatch):
-    panels = []
-    monkeypatch.setattr(clips, 'draw_panel', lambda *args: panels.append(args))
+    titles, marks = [], []
+    titled = attention._titled
+
+    def record(visualizer, image, title, mark):
+        titles.append(title)
+        marks.append(tuple(mark[0]))
+        return titled(visualizer, image, title, mark)
+
+    monkeypatch.setattr(attention, '_titled', record)
+    heats = []
+    draw_featmap = attention.Visualizer.draw_featmap
+
+    def heat(weights, strip):
+        heats.append(weights[0].numpy())
+        return draw_featmap(weights, strip)
+
+    monkeypatch.setattr(attention.Visualizer, 'draw_featmap', staticmethod(heat))
     models = dict(NL=recognizer('-nl-c3'), DNL=recognizer('-dnl-c3'))
-    clips.draw_clip_attention(models, queries, tmp_path / 'strips.png')
-    # input, NL pairwise, DNL pairwise and unary, of four frames each
-    assert len(panels) == 2 * 4 * 4
-    # the weights of each frame's own
-    for start in range(4, 16, 4):
-        shown = [args[3] for args in panels[start : start + 4]]
-        assert all(w is not None for w in shown)
-        assert not any(np.array_equal(a, b) for a, b in zip(shown, shown[1:]))
-        # one scale of colours for a strip
-        assert len({args[4] for args in panels[start : start + 4]}) == 1
-    marked = [query for _, _, query, *_ in panels]
-    assert marked == [
-        None if t < 3 else query
-        for _, query in queries
-        for _ in range(4)
-        for t in range(4)
+    attention.compare_attention(models, queries, tmp_path / 'strips.png')
+    query = 'query in frame 4 of 4'
+    strips = [query, 'NL: pairwise', query, 'DNL: pairwise', 'DNL: unary']
+    assert titles == 2 * strips
+    # in the last of four frames, of twice their size
+    width = 2 * video.WIDTH
+    assert marks == [
+        (2 * x + 3 * width, 2 * y) for _, (x, y) in queries for _ in strips
     ]
-    with Image.open(tmp_path / 'strips.png') as image:
-        assert image.format == 'PNG'
+    for weights in heats:  # one scale of colours: all frames in one map
+        frames = np.split(weights, 4, axis=1)
+        assert not any(np.array_equal(a, b) for a, b in zip(frames, frames[1:]))
+    picture = cv2.imread(str(tmp_path / 'strips.png'))
+    # the input once, and three maps
+    height = 2 * video.HEIGHT + attention._TITLE
+    assert picture.shape == (2 * 4 * height, 4 * width, 3)

@@ -1,15 +1,15 @@
-"""Attention of a detector's block, drawn over an image."""
+"""Attention of blocks in an image: maps, and pictures of several models."""
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from demo import detection, scene
-from PIL import Image
 
 from nl_plugins import DisentangledNonLocal2d
-from nl_plugins.visualization import attention_maps as drawing
+from nl_plugins.visualization import attention
 
 CONFIGS = Path(__file__).parents[2] / 'configs' / 'demo'
 
@@ -42,55 +42,54 @@ def test_maps_belong_to_the_query_and_fit_the_image(queries, monkeypatch):
         return pairwise[None], unary
 
     monkeypatch.setattr(DisentangledNonLocal2d, 'attention_weights', attention_weights)
-    maps = drawing.attention_maps(model, queries[0][0], (100.0, 50.0))
+    _, maps = attention.attention_maps(model, queries[0][0], (100.0, 50.0))
     # stride 8: row 50 // 8, column 100 // 8
     assert asked == [((12, 24), [[6, 12]])]
     assert list(maps) == ['pairwise', 'unary']
-    for weights, row, column in ((maps['pairwise'], 3, 5), (maps['unary'], 11, 23)):
+    for term, row, column in (('pairwise', 3, 5), ('unary', 11, 23)):
+        (weights,) = maps[term].weights
         assert weights.shape == (scene.HEIGHT, scene.WIDTH)
         peak = np.unravel_index(weights.argmax(), weights.shape)
         assert (peak[0] // 8, peak[1] // 8) == (row, column)
 
 
 def test_plain_block_has_no_unary_map(queries):
-    maps = drawing.attention_maps(detector('-nl-c3'), *queries[0])
+    _, maps = attention.attention_maps(detector('-nl-c3'), *queries[0])
     assert list(maps) == ['pairwise']
 
 
 def test_model_without_block_is_refused(queries):
     with pytest.raises(ValueError, match='one non-local block, .* has 0'):
-        drawing.attention_maps(detector(''), *queries[0])
+        attention.attention_maps(detector(''), *queries[0])
 
 
 def test_picture_has_a_row_per_query_and_a_panel_per_map(
     queries, tmp_path, monkeypatch
 ):
-    panels, drawn = [], []
+    titles, marks = [], []
+    titled = attention._titled
 
-    def draw_panel(axes, *args):
-        drawn.append(axes)
-        panels.append(args)
+    def record(visualizer, image, title, mark):
+        titles.append(title)
+        marks.append(tuple(mark[0]))
+        return titled(visualizer, image, title, mark)
 
-    monkeypatch.setattr(drawing, 'draw_panel', draw_panel)
+    monkeypatch.setattr(attention, '_titled', record)
     models = {'NL': detector('-nl-c3'), 'DNL': detector('-dnl-c3')}
-    drawing.draw_attention(models, queries, tmp_path / 'attention.png')
-    assert [query for _, query, _ in panels] == [
-        query for _, query in queries for _ in range(4)
+    attention.compare_attention(models, queries, tmp_path / 'attention.png')
+    row = ['query', 'NL: pairwise', 'query', 'DNL: pairwise', 'DNL: unary']
+    assert titles == row * 2
+    # enlarged by 2, to a width at which a title can be read
+    assert marks == [(2 * x, 2 * y) for _, (x, y) in queries for _ in row]
+    picture = cv2.imread(str(tmp_path / 'attention.png'))
+    height, width = 2 * scene.HEIGHT + attention._TITLE, 2 * scene.WIDTH
+    assert picture.shape == (2 * height, 4 * width, 3)  # the input once
+    # a map over the image, not the image
+    panels = [
+        picture[attention._TITLE : height, k * width : (k + 1) * width]
+        for k in range(4)
     ]
-    assert [weights is None for _, _, weights in panels] == [
-        True,
-        False,
-        False,
-        False,
-    ] * 2
-    assert [axes.get_title() for axes in drawn] == [
-        'query point',
-        'NL: pairwise',
-        'DNL: pairwise',
-        'DNL: unary',
-    ] + [''] * 4
-    with Image.open(tmp_path / 'attention.png') as image:
-        assert image.format == 'PNG'
+    assert not any(np.array_equal(panels[0], panel) for panel in panels[1:])
 
 
 def test_a_window_that_slides_is_not_taken_for_the_image(tmp_path):
@@ -101,9 +100,9 @@ def test_a_window_that_slides_is_not_taken_for_the_image(tmp_path):
     segmentation.generate_dataset(tmp_path, 2, 2)
     image, query = segmentation.find_queries(tmp_path)[0]
     model = init_model(str(CONFIGS / 'nonlocal_r18-2stages_demo.py'), device='cpu')
-    expected = drawing.attention_maps(model, image, query)['pairwise']
+    expected = attention.attention_maps(model, image, query)[1]['pairwise'].weights
     slide = dict(mode='slide', crop_size=(64, 64), stride=(32, 32))
     model.test_cfg = slide
-    actual = drawing.attention_maps(model, image, query)['pairwise']
+    actual = attention.attention_maps(model, image, query)[1]['pairwise'].weights
     assert model.test_cfg is slide
     np.testing.assert_allclose(actual, expected, rtol=1e-5)

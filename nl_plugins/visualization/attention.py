@@ -1,9 +1,11 @@
-"""Records of models as pictures of mmengine's visualizers."""
+"""Attention of blocks, plotted with mmengine's visualizers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import cv2
+import mmcv
 import numpy as np
 import torch
 from mmengine.config import Config
@@ -13,6 +15,7 @@ from mmengine.visualization import Visualizer
 from torch import nn
 
 from .records import (
+    AttentionMap,
     Record,
     attention_from,
     choose_block,
@@ -23,6 +26,7 @@ from .records import (
     switched_off,
     whole_images,
 )
+from .samples import sample_from_file
 
 #: Frames of a strip, and the widths in pixels that a panel may have.
 _FRAMES, _WIDTHS = 8, (240, 640)
@@ -49,7 +53,7 @@ def build_visualizer(cfg: Config, save_dir: str, dataset_meta: dict) -> Visualiz
     return visualizer
 
 
-def draw(
+def plot_attention(
     model: nn.Module,
     data: dict[str, Any],
     visualizer: Visualizer,
@@ -58,7 +62,7 @@ def draw(
     block: str | None = None,
     step: int = 0,
 ) -> list[str]:
-    """Draw what a block attends to and what it changes in the prediction.
+    """Plot what a block attends to and what it changes in the prediction.
 
     One picture for each point: what the model sees with the point, the
     pairwise and the unary map over it, with their largest weight in
@@ -69,9 +73,9 @@ def draw(
     Args:
         model (nn.Module): Detector, segmentor or recognizer in evaluation
             mode.
-        data (dict[str, Any]): A sample as the data set gives it.
+        data (dict[str, Any]): A sample of the dataset.
         visualizer (Visualizer): Gets the pictures.
-        name (str): Beginning of their names.
+        name (str): Prefix of their names.
         points (Sequence[tuple[float, float]]): Query pixels, column and row
             in the original image, or in the frames of a video as the model
             sees them. Defaults to none, those of :func:`.records.
@@ -91,12 +95,14 @@ def draw(
     seen = record(model, data, module)
     middle = len(seen.frames) // 2
     for number, point in enumerate(points or default_points(seen)):
-        maps = attention_from(seen, point, middle)
-        visualizer.add_image(
-            f'{name}_point{number}',
-            _panels(visualizer, seen, point, middle, maps),
-            step,
-        )
+        maps = {
+            f'{term}, peak {found.peak:.3g} x mean': found
+            for term, found in attention_from(seen, point, middle).items()
+        }
+        panels = _panels(visualizer, seen, point, middle, maps)
+        # images side by side, the strips of a video on one another
+        picture = np.concatenate(panels, axis=int(len(seen.frames) == 1))
+        visualizer.add_image(f'{name}_point{number}', picture, step)
     with whole_images(model), switched_off(module):
         without = run(model, data)
     meta = visualizer.dataset_meta
@@ -104,9 +110,65 @@ def draw(
     lines = describe_change(
         seen.result, without, visualizer.dataset_meta.get('classes')
     )
-    _draw_change(visualizer, seen, without, lines, name, step)
+    _plot_change(visualizer, seen, without, lines, name, step)
     visualizer.dataset_meta = meta
     return lines
+
+
+def attention_maps(
+    model: nn.Module, file: str | Path, point: tuple[float, float]
+) -> tuple[Record, dict[str, AttentionMap]]:
+    """Run a model on a file and look at the attention of its last block.
+
+    Args:
+        model (nn.Module): Detector, segmentor or recognizer with its config
+            as ``cfg``.
+        file (str | Path): Image or video.
+        point (tuple[float, float]): Column and row of the query pixel; of a
+            video in its last frame, as the model sees it.
+
+    Returns:
+        tuple[Record, dict[str, AttentionMap]]: What the model saw, and the
+        maps of the block's terms, ``'pairwise'`` and ``'unary'``, as far as
+        it has them.
+
+    Raises:
+        OptionError: If the model has no non-local block, the block is not
+            for such data, or there is no such pixel.
+    """
+    seen = record(model, sample_from_file(model.cfg, file), choose_block(model)[1])
+    return seen, attention_from(seen, point, frame=-1)
+
+
+def compare_attention(
+    models: Mapping[str, nn.Module],
+    queries: Sequence[tuple[str | Path, tuple[float, float]]],
+    path: str | Path,
+) -> None:
+    """Plot the attention of the last blocks of several models.
+
+    Args:
+        models (Mapping[str, nn.Module]): Models by name, as for
+            :func:`attention_maps`.
+        queries (Sequence[tuple]): File of an image or video, and the query
+            pixel, each of which gets a row, of a video a strip for each map.
+        path (str | Path): PNG file to write.
+
+    Raises:
+        OptionError: As :func:`attention_maps`.
+    """
+    visualizer = Visualizer()
+    rows = []
+    for file, point in queries:
+        panels: list[np.ndarray] = []
+        for name, model in models.items():
+            seen, found = attention_maps(model, file, point)
+            maps = {f'{name}: {term}': found[term] for term in found}
+            last = len(seen.frames) - 1
+            # the input once
+            panels += _panels(visualizer, seen, point, last, maps)[bool(panels) :]
+        rows.append(np.concatenate(panels, axis=int(last == 0)))
+    mmcv.imwrite(mmcv.rgb2bgr(np.concatenate(rows)), str(path))
 
 
 def name_all_classes(meta: dict | None, *results: BaseDataElement) -> dict:
@@ -150,35 +212,35 @@ def _panels(
     visualizer: Visualizer,
     seen: Record,
     point: tuple[float, float],
-    middle: int,
-    maps: dict,
-) -> np.ndarray:
-    """The input, and each map over it: side by side, strips on one another."""
+    frame: int,
+    maps: dict[str, AttentionMap],
+) -> list[np.ndarray]:
+    """The input with the point in a frame, and each map over the input."""
     count = len(seen.frames)
     shown = np.arange(count)
     if count > _FRAMES:
-        # evenly spaced, the middle one among them
-        shown = middle + (np.arange(_FRAMES) - _FRAMES // 2) * (count // _FRAMES)
-    frames = [_fitted(frame) for frame in seen.frames[shown]]
+        # evenly spaced, the frame among them, in the middle if it can be
+        step = count // _FRAMES
+        before = max(_FRAMES // 2, _FRAMES - 1 - (count - 1 - frame) // step)
+        shown = frame + step * (np.arange(_FRAMES) - min(before, frame // step))
+    frames = [_fitted(image) for image in seen.frames[shown]]
     strip = np.concatenate(frames, axis=1)
     height, width = frames[0].shape[:2]
     mark = np.array(
         [[point[0] * width / seen.original[1], point[1] * height / seen.original[0]]]
     )
-    mark[0, 0] += list(shown).index(middle) * width
+    mark[0, 0] += list(shown).index(frame) * width
     title = 'query'
     if count > 1:
-        title += f' in frame {middle + 1} of {count}'
+        title += f' in frame {frame + 1} of {count}'
     panels = [_titled(visualizer, strip, title, mark)]
-    for term, found in maps.items():
+    for title, found in maps.items():
         # one scale of colours for all frames
         weights = np.concatenate(list(found.weights[shown]), axis=1)
         weights = cv2.resize(weights, strip.shape[1::-1])
         heat = visualizer.draw_featmap(torch.from_numpy(weights)[None], strip)
-        panels.append(
-            _titled(visualizer, heat, f'{term}, peak {found.peak:.3g} x mean', mark)
-        )
-    return np.concatenate(panels, axis=int(count == 1))
+        panels.append(_titled(visualizer, heat, title, mark))
+    return panels
 
 
 def _fitted(image: np.ndarray) -> np.ndarray:
@@ -204,7 +266,7 @@ def _titled(
     return visualizer.get_image()
 
 
-def _draw_change(
+def _plot_change(
     visualizer: Visualizer,
     seen: Record,
     without: BaseDataElement,
