@@ -17,7 +17,7 @@ from .blocks import (
     NonLocal2d,
     NonLocal3d,
 )
-from .checkpoints.load import explain_refusals
+from .checkpoints.load import report_refusals
 from .checkpoints.upgrade import UpgradeNonLocalHook, upgrade
 from .engine.config import load_config, name_own_configs
 from .insertion import WithBlocks
@@ -27,7 +27,7 @@ from .visualization.hook import AttentionVisualizationHook
 __version__ = '0.1.0'
 
 compat.install()
-explain_refusals()
+report_refusals()
 name_own_configs()
 
 __all__ = [

@@ -13,7 +13,7 @@ from mmengine.runner import CheckpointLoader
 
 from nl_plugins.checkpoints import caffe2
 from nl_plugins.checkpoints.convert import convert
-from nl_plugins.checkpoints.load import check_checkpoint
+from nl_plugins.checkpoints.load import check_checkpoint_exists
 from nl_plugins.engine import build_model, command_line, load_config
 from nl_plugins.errors import CheckpointMismatchError, CheckpointNotFoundError
 
@@ -37,7 +37,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     with command_line.report_errors():
-        check_checkpoint(args.checkpoint)
+        check_checkpoint_exists(args.checkpoint)
         target, source = (
             build_model(load_config(config)) if config else None
             for config in (args.config, args.source)

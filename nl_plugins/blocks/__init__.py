@@ -1,5 +1,6 @@
 """The blocks: modules with parameters that call ``nl_plugins.functional``."""
 
+from .base import NonLocalBlock
 from .disentangled import (
     DisentangledNonLocal1d,
     DisentangledNonLocal2d,
@@ -14,4 +15,5 @@ __all__ = [
     'NonLocal1d',
     'NonLocal2d',
     'NonLocal3d',
+    'NonLocalBlock',
 ]

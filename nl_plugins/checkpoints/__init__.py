@@ -1,1 +1,1 @@
-"""Reading checkpoint files, which are data: nothing in them is executed."""
+"""Checkpoint files: load, check and convert them, without running code in them."""

@@ -1,16 +1,16 @@
-"""NumPy arrays and scalars of pickled files that nobody vouches for.
+"""NumPy arrays and scalars from untrusted pickle files.
 
-A pickle names functions and their arguments. Calling NumPy's own with the
-arguments of a file is not safe: ``numpy.ndarray(shape, 'O', buffer=...)``
-makes objects out of addresses that the file chose. :data:`STAND_INS` are what
-a reader of pickles calls in their place. They build plain arrays of numbers
-and strings, and check every argument before NumPy sees it.
+A pickle names functions and their arguments. NumPy's own functions are not
+safe with the arguments of an untrusted file: ``numpy.ndarray(shape, 'O',
+buffer=...)`` makes objects of addresses from the file. An unpickler calls
+:data:`STAND_INS` instead. They check every argument before NumPy gets it, and
+build only arrays of numbers and strings.
 """
 
 import re
 from math import prod
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 
@@ -23,10 +23,10 @@ class LoadedDtype:
 
     Args:
         code (str): A type of fixed size such as ``'f8'`` or ``'U3'``.
-        args: What NumPy writes beside it; without effect here.
+        args: Further arguments that NumPy writes; ignored.
 
     Raises:
-        UnpicklingError: If it is no type of numbers or strings.
+        UnpicklingError: If it is not a type of numbers or strings.
     """
 
     def __init__(self, code: str, *args: Any) -> None:
@@ -43,14 +43,14 @@ class LoadedDtype:
         if order != '|':
             self.dtype = self.dtype.newbyteorder(order)
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> str | tuple[Any, ...]:
         return self.dtype.__reduce__()
 
 
 class LoadedArray(np.ndarray):
-    """Stands in for ``numpy.ndarray``, and is what a file gets.
+    """Stands in for ``numpy.ndarray``; the type of loaded arrays.
 
-    It computes as a plain array, and is saved as one. It cannot be called.
+    It computes as a plain array and is saved as one. It cannot be called.
     """
 
     def __new__(cls, *args: Any, **kwargs: Any) -> 'LoadedArray':
@@ -65,16 +65,17 @@ class LoadedArray(np.ndarray):
             raise UnpicklingError(f'an array of the shape {shape!r}')
         if prod(shape) * dtype.itemsize != len(data):
             raise UnpicklingError(f'{len(data)} bytes as an array of the shape {shape}')
-        super().__setstate__((1, shape, dtype, bool(fortran), data))
+        # NumPy's stub asks for np.bool, which NumPy refuses.
+        super().__setstate__((1, shape, dtype, bool(fortran), data))  # type: ignore[arg-type]
 
-    def __reduce_ex__(self, protocol: int) -> tuple:
+    def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
         return self.view(np.ndarray).__reduce_ex__(protocol)
 
 
 class _Function:
     """Stands in for a function of NumPy.
 
-    Not a function, to which a pickle may add attributes.
+    A pickle may add attributes to a function, but not to this object.
     """
 
     __slots__ = ('function',)
@@ -90,7 +91,7 @@ class _Function:
 
 
 def _reconstruct(subtype: Any, *args: Any) -> LoadedArray:
-    """An empty array, which :meth:`LoadedArray.__setstate__` fills."""
+    """Make an empty array, which :meth:`LoadedArray.__setstate__` fills."""
     if subtype is not LoadedArray:
         raise UnpicklingError(f'an array of the class {subtype!r}')
     return np.ndarray.__new__(LoadedArray, (0,), 'i1')
@@ -106,7 +107,7 @@ def _scalar(dtype: Any, data: Any) -> np.generic:
 
 
 def _no_bytes() -> bytes:
-    """What ``bytes()`` stands for in a pickle: the empty ones."""
+    """Stands in for ``bytes``, which pickles call without arguments."""
     return b''
 
 
@@ -124,7 +125,7 @@ def _as_bytes(data: Any) -> bytes:
     return data
 
 
-#: By the names that NumPy 1 and 2 give them in a pickle.
+#: The stand-ins by the names in pickles of NumPy 1 and 2.
 STAND_INS = {
     'numpy.ndarray': LoadedArray,
     'numpy.dtype': LoadedDtype,

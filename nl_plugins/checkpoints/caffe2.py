@@ -21,12 +21,12 @@ _NORM = dict(s='weight', b='bias', rm='running_mean', riv='running_var')
 _BRANCHES = dict(
     branch1='downsample', branch2a='conv1', branch2b='conv2', branch2c='conv3'
 )
-#: What a training leaves beside the parameters.
+#: State of the training, which is not converted.
 _OTHER = re.compile(r'.*_momentum|lr|epoch|model_iter|weight_decay(_bn)?|ONE')
 
 
 def read_blobs(path: str | Path) -> dict[str, np.ndarray]:
-    """Read a pickled file of arrays, and nothing else that a pickle may hold.
+    """Read a pickle file of arrays, and refuse anything else in it.
 
     Args:
         path (str | Path): File of the release, written by Python 2.
@@ -35,7 +35,7 @@ def read_blobs(path: str | Path) -> dict[str, np.ndarray]:
         dict[str, np.ndarray]: Parameters by the names of their blobs.
 
     Raises:
-        CheckpointReadError: If it is no such file.
+        CheckpointReadError: If it is damaged or holds anything but arrays.
     """
     with open(path, 'rb') as file:
         try:
@@ -46,7 +46,7 @@ def read_blobs(path: str | Path) -> dict[str, np.ndarray]:
                 for name, value in blobs.items()
                 if not _OTHER.fullmatch(name)
             }
-        except Exception as error:  # a file may hold anything
+        except Exception as error:  # a damaged file may raise anything
             raise CheckpointReadError(
                 f'{path} is no pickled dict of arrays: {type(error).__name__}: {error}'
             ) from error
@@ -60,7 +60,7 @@ def _to_array(value: Any) -> np.ndarray:
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Builds arrays and refuses everything else, which could be code."""
+    """Builds arrays and refuses every other class or function."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ('_codecs', 'encode'):
@@ -72,27 +72,27 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    """How Python 2 wrote bytes; no other codec is looked up."""
+    """Decode bytes of Python 2, and refuse any other codec."""
     if encoding != 'latin1':
         raise pickle.UnpicklingError(f'it holds text in {encoding!r}')
     return text.encode('latin1')
 
 
 def convert_blobs(blobs: dict[str, np.ndarray]) -> dict[str, Tensor]:
-    """Give the parameters the names that MMAction2's recognizers have.
+    """Convert blobs to the state dict of one of MMAction2's recognizers.
 
-    An affine layer, which stands where a batch norm was frozen, becomes the
-    batch norm that computes the same.
+    An affine layer, the release's frozen batch norm, becomes the batch norm
+    that computes the same.
 
     Args:
         blobs (dict[str, np.ndarray]): Parameters by the names of their blobs.
 
     Returns:
-        dict[str, Tensor]: State dict of a recognizer with ``ResNet3d`` whose
-        non-local blocks stand after the residual blocks they are named after.
+        dict[str, Tensor]: State dict of a recognizer with ``ResNet3d``. Its
+        non-local blocks are after the residual blocks that the blobs name.
 
     Raises:
-        CheckpointReadError: If a name is not one of the release.
+        CheckpointReadError: If a blob is not in a ResNet of the release.
     """
     state = {}
     for name, array in blobs.items():
@@ -106,7 +106,7 @@ def convert_blobs(blobs: dict[str, np.ndarray]) -> dict[str, Tensor]:
 
 
 def _convert_name(name: str) -> str:
-    """The key in the state dict of a recognizer."""
+    """The key of a blob in the state dict of a recognizer."""
     classifier = re.fullmatch(r'pred_([wb])', name)
     if classifier:
         return f'cls_head.fc_cls.{_weight_or_bias(classifier[1])}'
@@ -129,12 +129,12 @@ def _convert_name(name: str) -> str:
         name,
     )
     if non_local:
-        stage, block, layer, kind, norm = non_local.groups()
+        stage, block, name, letter, norm = non_local.groups()
         prefix = f'backbone.layer{int(stage) - 1}.{block}.non_local_block.'
         if norm:
             return f'{prefix}conv_out.bn.{_NORM[norm]}'
-        layer = layer.replace('out', 'conv_out')
-        return f'{prefix}{layer}.conv.{_weight_or_bias(kind)}'
+        name = name.replace('out', 'conv_out')
+        return f'{prefix}{name}.conv.{_weight_or_bias(letter)}'
     raise CheckpointReadError(
         f'{name!r} is no parameter of a ResNet of video-nonlocal-net'
     )

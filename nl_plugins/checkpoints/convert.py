@@ -1,4 +1,4 @@
-"""Bring the parameters of one model into another that computes the same."""
+"""Convert a state dict to another model that computes the same."""
 
 import re
 from collections import defaultdict
@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from ..errors import CheckpointMismatchError
 from ..insertion import side_of
-from .load import check_fit
+from .load import load_parameters
 
 #: ``eps`` of PyTorch's batch norms.
 EPS = 1e-5
-#: What decides what a block computes, and what it is where a block has no
-#: such attribute.
+#: Attributes that decide what a block computes, with the values that stand
+#: for a missing attribute.
 _OPTIONS = dict(
     mode=None,
     use_scale=True,
@@ -28,9 +28,9 @@ _OPTIONS = dict(
     coupling=None,
     whiten=None,
 )
-#: Blocks that were added to a module which runs without them.
+#: Names of non-local blocks in their hosts.
 _CHILD = re.compile(r'non_local_block(?:_\d+)?')
-#: MMAction2's modules that wrap a layer put one of these into its keys.
+#: What MMAction2's wrappers of a layer add to its keys.
 _WRAPPERS = re.compile(r'\.(net|block)(?=\.)')
 
 
@@ -43,22 +43,21 @@ def convert(
 ) -> dict[str, Tensor]:
     """Convert a state dict to the keys and shapes of another model.
 
-    Models differ in how they name the same place: upstream's ``non_local=``
-    makes a block part of the residual block before it, MMAction2's TSM wraps
-    both, and :func:`nl_plugins.WithBlocks` can put it before a module or
-    after another. Convolutions of one frame fit two dimensions and three. The
-    norm of a block's output layer is folded into it where the target has
-    none, and one that does nothing is made where the source has none. Parts
-    of the target that the state dict has nothing of, such as the classifier,
-    are left out.
+    Models differ in the keys of a block at the same place: with upstream's
+    ``non_local=`` it is a part of the residual block before it, MMAction2's
+    TSM wraps both, and :func:`nl_plugins.WithBlocks` can attach it before one
+    module or after another. Convolutions over one frame are converted between
+    two and three dimensions. The norm of a block's output layer is folded
+    into the layer if the target has none; if only the target has one, it
+    becomes an identity. Parts of the target of which the state dict has no
+    key, such as the classifier, are left out.
 
     Args:
-        state_dict (Mapping[str, Tensor]): What is converted.
-        target (nn.Module): The model that it is for; it loads the result.
-        source (nn.Module, optional): The model that it comes from. Defaults
-            to None: non-local blocks stand after the modules they belong to,
-            as upstream's do, and are taken to have the options of the
-            target's.
+        state_dict (Mapping[str, Tensor]): The state dict to convert.
+        target (nn.Module): The model to convert it for. It loads the result.
+        source (nn.Module, optional): The model of the state dict. Defaults to
+            None: its blocks run after the modules that hold them, as
+            upstream's do, and have the options of the target's blocks.
         name (str): Name of the state dict in messages.
         config (str): Name of the target in messages.
 
@@ -66,9 +65,9 @@ def convert(
         dict[str, Tensor]: State dict of the target.
 
     Raises:
-        CheckpointMismatchError: If the blocks of both models are not at the
-            same places or compute something else, or the parameters do not
-            fit.
+        CheckpointMismatchError: If the blocks of the two models have
+            different places or options, or parameters are missing, unknown or
+            of another shape.
     """
     theirs = _blocks_by_place(
         _find_blocks(source) if source else _blocks_in_keys(state_dict)
@@ -118,7 +117,7 @@ def convert(
     others = {
         key: value for key, value in expected.items() if key.split('.')[0] not in parts
     }
-    check_fit(target, converted | others, name, config)
+    load_parameters(target, converted | others, name, config)
     return {
         key: value for key, value in target.state_dict().items() if key not in others
     }
@@ -133,25 +132,26 @@ def _find_blocks(model: nn.Module) -> Iterator[tuple[str, str, str]]:
 
 
 def _blocks_in_keys(state_dict: Mapping[str, Tensor]) -> Iterator[tuple[str, str, str]]:
-    """The same, as upstream names them."""
-    found = (re.match(rf'(.*)\.({_CHILD.pattern})\.', k) for k in state_dict)
-    for host, child in dict.fromkeys(m.group(1, 2) for m in found if m):
+    """The same of a state dict, whose blocks have upstream's side."""
+    matches = (re.match(rf'(.*)\.({_CHILD.pattern})\.', k) for k in state_dict)
+    for host, child in dict.fromkeys(m.group(1, 2) for m in matches if m):
         yield host, child, 'after'
 
 
 def _blocks_by_place(blocks: Iterator[tuple[str, str, str]]) -> dict[str, list[str]]:
-    """Full names of blocks; those between the same two layers together."""
+    """Full names of blocks by place; before layer n is after layer n - 1."""
     places = defaultdict(list)
-    for host, child, position in blocks:
+    for host, child, side in blocks:
         parent, _, index = _WRAPPERS.sub('', f'{host}.')[:-1].rpartition('.')
-        place = f'{position} {parent}.{index}'
-        if position == 'before' and index.isdigit() and int(index):
+        place = f'{side} {parent}.{index}'
+        if side == 'before' and index.isdigit() and int(index):
             place = f'after {parent}.{int(index) - 1}'
         places[place].append(f'{host}.{child}')
     return dict(places)
 
 
 def _describe(places: dict[str, list[str]]) -> str:
+    """List places for a message, with the number of their blocks."""
     return (
         ', '.join(
             f'{len(names)} {place}' if len(names) > 1 else place
@@ -162,7 +162,7 @@ def _describe(places: dict[str, list[str]]) -> str:
 
 
 def _fold_norm(state_dict: dict[str, Tensor], layer: str) -> None:
-    """Make the batch norm after a convolution, in evaluation, part of it."""
+    """Fold a batch norm with its running statistics into its convolution."""
     weight, bias, mean, variance = (
         state_dict.pop(f'{layer}bn.{name}')
         for name in ('weight', 'bias', 'running_mean', 'running_var')
@@ -179,9 +179,9 @@ def _fold_norm(state_dict: dict[str, Tensor], layer: str) -> None:
 
 
 def _fold_bias(state_dict: dict[str, Tensor], layer: str) -> None:
-    """Leave the bias before a batch norm to its mean.
+    """Fold the bias of a convolution into the mean of its batch norm.
 
-    Where there is no norm, make one that does nothing in evaluation.
+    A missing norm is added as an identity of evaluation.
     """
     bias = state_dict.pop(f'{layer}conv.bias', None)
     weight = state_dict.get(f'{layer}conv.weight')
@@ -199,7 +199,7 @@ def _fold_bias(state_dict: dict[str, Tensor], layer: str) -> None:
 
 
 def _check_options(source: nn.Module, target: nn.Module) -> None:
-    """Check that blocks compute the same with the same parameters."""
+    """Check that two blocks compute the same with the same parameters."""
     for option in _OPTIONS:
         if option == 'use_scale' and target.mode != 'embedded_gaussian':
             continue
@@ -214,7 +214,7 @@ def _check_options(source: nn.Module, target: nn.Module) -> None:
 
 
 def _same_layer(shape: torch.Size, wanted: torch.Size) -> bool:
-    """Whether shapes differ in a frame of one, or in sizes of one at the end."""
+    """Whether shapes differ only in a frame, or in last dimensions, of size 1."""
     shorter, longer = sorted((tuple(shape), tuple(wanted)), key=len)
     return longer in (
         shorter,

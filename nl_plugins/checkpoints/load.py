@@ -1,4 +1,4 @@
-"""Load checkpoints, or say in one message why that is not possible."""
+"""Load checkpoints, or report in one message why they cannot be loaded."""
 
 import functools
 import os
@@ -7,14 +7,11 @@ import traceback
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper
-from mmengine.runner import (
-    CheckpointLoader,
-    Runner,
-    find_latest_checkpoint,
-)
+from mmengine.runner import CheckpointLoader, Runner, find_latest_checkpoint
 from torch import nn
 
 from ..errors import (
@@ -26,27 +23,27 @@ from ..errors import (
 
 
 @functools.cache
-def explain_refusals() -> None:
-    """Let mmengine's loader say what of a file ``torch.load`` refused.
+def report_refusals() -> None:
+    """Patch mmengine's loader to report what ``torch.load`` refused.
 
-    It is applied once, when ``nl_plugins`` is imported.
+    Importing ``nl_plugins`` calls it. A second call does nothing.
     """
     CheckpointLoader.load_checkpoint = classmethod(
-        _explain_refusal(CheckpointLoader.load_checkpoint.__func__)
+        _report_refusal(CheckpointLoader.load_checkpoint.__func__)
     )
 
 
-def _explain_refusal(load: Callable) -> Callable:
-    """Make ``CheckpointLoader.load_checkpoint`` say what it refused."""
+def _report_refusal(load: Callable) -> Callable:
+    """Wrap ``CheckpointLoader.load_checkpoint``."""
 
     @functools.wraps(load)
-    def load_checkpoint(cls, filename, *args, **kwargs):
+    def load_checkpoint(cls: type, filename: str, *args: Any, **kwargs: Any) -> Any:
         try:
             return load(cls, filename, *args, **kwargs)
-        except Exception as error:  # a file may hold anything
+        except Exception as error:  # a damaged file may raise anything
             found = re.search(r'GLOBAL ([\w.]+)', str(error))
             if found is None:
-                if not _is_of_the_file(error):
+                if not _is_file_error(error):
                     raise
                 reason = re.search(r'WeightsUnpickler error:\s+(.*)', str(error))
                 raise CheckpointReadError(
@@ -55,8 +52,8 @@ def _explain_refusal(load: Callable) -> Callable:
                     f'({reason[1] if reason else first_line(error)})'
                 ) from error
             name = found[1]
-        # Outside of the handler, so that PyTorch's page of advice does not
-        # precede the message.
+        # Raised outside of the handler, or PyTorch's long message would come
+        # first.
         raise CheckpointReadError(
             f"{filename} is refused: it holds '{name}', and only tensors, "
             'plain Python values, NumPy arrays and the types of '
@@ -69,10 +66,10 @@ def _explain_refusal(load: Callable) -> Callable:
     return load_checkpoint
 
 
-def _is_of_the_file(error: Exception) -> bool:
-    """Whether an error says that the content of a file is wrong.
+def _is_file_error(error: Exception) -> bool:
+    """Whether the content of a file caused an error.
 
-    Not that there is no file, or that a device cannot hold its tensors.
+    Other causes are a missing file, or a device without enough memory.
     """
     if isinstance(error, RuntimeError):
         return 'PytorchStreamReader' in str(error)
@@ -83,15 +80,15 @@ def _is_of_the_file(error: Exception) -> bool:
 
 
 class CheckpointFitHook(Hook):
-    """Refuses a checkpoint that belongs to another model.
+    """Refuses a checkpoint of another model.
 
-    mmengine loads what fits, logs the rest as a warning and goes on, so a
-    test would report the result of parameters that were never loaded.
-    Parts that the model does not have at all (the ``ema_`` copies of old
-    checkpoints, an auxiliary head) remain mmengine's warning.
+    mmengine loads the parameters that match and only warns about the others,
+    so a test would report results of parameters that were never loaded. About
+    parts that the model does not have at all (``ema_`` copies in old
+    checkpoints, an auxiliary head) mmengine's warning remains.
     """
 
-    # After hooks that change the checkpoint, such as EMAHook.
+    # Runs after the hooks that change the checkpoint, such as EMAHook.
     priority = 'LOWEST'
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -111,24 +108,25 @@ class CheckpointFitHook(Hook):
         model = runner.model
         while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
             model = model.module
-        check_fit(model, checkpoint, name, runner.cfg.filename)
+        load_parameters(model, checkpoint, name, runner.cfg.filename)
 
 
-def check_fit(model: nn.Module, checkpoint: dict, name: str, config: str) -> None:
-    """Check that a checkpoint belongs to a model, and load it.
+def load_parameters(model: nn.Module, checkpoint: dict, name: str, config: str) -> None:
+    """Load the parameters of a checkpoint into the model that it belongs to.
 
     Args:
         model (nn.Module): The model, not wrapped.
-        checkpoint (dict): What was read from the file.
+        checkpoint (dict): Content of the file, a state dict or a dict with
+            the key ``'state_dict'``.
         name (str): Name of the checkpoint in messages.
         config (str): Name of the config in messages.
 
     Raises:
-        CheckpointMismatchError: Parameters are missing, unknown or of
+        CheckpointMismatchError: If parameters are missing, unknown or of
             another shape.
     """
     _check_holds_parameters(checkpoint, name)
-    problems = _differences(model, checkpoint)
+    problems = _load_and_compare(model, checkpoint)
     if problems:
         found = '\n'.join(f'  {problem}' for problem in problems)
         raise CheckpointMismatchError(
@@ -143,14 +141,15 @@ def _check_holds_parameters(checkpoint: object, name: str) -> None:
         )
 
 
-def _differences(model: nn.Module, checkpoint: dict) -> list[str]:
-    """How a checkpoint differs from a model, abbreviated; empty if it fits.
+def _load_and_compare(model: nn.Module, checkpoint: dict) -> list[str]:
+    """Load a checkpoint and list how it differs from the model, if it does.
 
-    Loads the parameters as a side effect, so that modules that convert old
-    checkpoints do so.
+    The keys are compared after loading, since modules may convert old keys.
     """
     loaded = checkpoint.get('state_dict', checkpoint)
-    state = OrderedDict((re.sub(r'^module\.', '', key), v) for key, v in loaded.items())
+    state: Any = OrderedDict(
+        (re.sub(r'^module\.', '', key), v) for key, v in loaded.items()
+    )
     state._metadata = getattr(loaded, '_metadata', OrderedDict())
     mismatched = []
     try:
@@ -182,14 +181,14 @@ def _differences(model: nn.Module, checkpoint: dict) -> list[str]:
     ]
 
 
-def check_checkpoint(checkpoint: str) -> None:
-    """Check that a checkpoint exists, unless it is a URL or model name."""
+def check_checkpoint_exists(checkpoint: str) -> None:
+    """Check that a file exists, unless its name is a URL or ``scheme://``."""
     if '://' not in checkpoint and not os.path.isfile(checkpoint):
         raise CheckpointNotFoundError(f"there is no checkpoint '{checkpoint}'")
 
 
-def check_latest_checkpoint(work_dir: str) -> None:
-    """Check that the latest checkpoint of a folder, if any, still exists."""
+def check_latest_checkpoint_exists(work_dir: str) -> None:
+    """Check that the file named by ``last_checkpoint`` of a folder exists."""
     latest = find_latest_checkpoint(work_dir)
     if latest is not None and not os.path.isfile(latest):
         others = sorted(map(str, Path(work_dir).glob('*.pth')))

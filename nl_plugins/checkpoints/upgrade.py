@@ -1,6 +1,7 @@
-"""Let the non-local blocks of a built upstream model compute as ours."""
+"""Replace the non-local blocks in a built upstream model by ours."""
 
 import logging
+from typing import Any
 
 import torch
 from mmcv import cnn
@@ -18,27 +19,30 @@ def upgrade(model: nn.Module) -> int:
     """Replace upstream's non-local blocks by ours, in place.
 
     mmcv's blocks (which MMDetection, MMSegmentation and MMAction2 use) and
-    MMSegmentation's disentangled block become blocks of this package: same
-    modules, parameters, keys and results, without the map of all pairs.
-    References, hooks and optimizers that know them stay valid. Classes that
-    others derived from them, and MMAction2's ``NonLocalLayer`` of its LFB
-    head, are left alone.
+    MMSegmentation's disentangled block become blocks of this package. The
+    modules, parameters, keys and results stay the same, without the attention
+    map of all pairs. References, hooks and optimizers of the blocks stay
+    valid. Subclasses of upstream's blocks, and MMAction2's ``NonLocalLayer``
+    of its LFB head, are not replaced.
 
     MMSegmentation's disentangled block with ``mode='gaussian'`` subtracts the
-    mean from its own input, so no block of ours gives its results. It is left
-    alone, with a warning that names it.
+    mean from its own input, which no block of this package does. It is not
+    replaced, with a warning that names it.
 
     Args:
         model (nn.Module): A model, wrapped or not, or a block.
 
     Returns:
-        int: How many blocks were replaced.
+        int: Number of replaced blocks.
     """
-    found = [module for module in model.modules() if _replacement(module)]
-    for block in found:
-        _upgrade_block(block)
+    count = 0
+    for module in model.modules():
+        block_type = _replacement(module)
+        if block_type is not None:
+            _upgrade_block(module, block_type)
+            count += 1
     print_log(
-        f'upgraded {len(found)} non-local {"block" if len(found) == 1 else "blocks"}',
+        f'upgraded {count} non-local {"block" if count == 1 else "blocks"}',
         logger='current',
     )
     for name, module in model.named_modules():
@@ -52,12 +56,12 @@ def upgrade(model: nn.Module) -> int:
                 logger='current',
                 level=logging.WARNING,
             )
-    return len(found)
+    return count
 
 
 @HOOKS.register_module()
 class UpgradeNonLocalHook(Hook):
-    """Calls :func:`upgrade` on the model before a run.
+    """Calls :func:`upgrade` with the model before a run.
 
     .. code-block:: python
 
@@ -68,8 +72,8 @@ class UpgradeNonLocalHook(Hook):
         upgrade(runner.model)
 
 
-def _replacement(module: nn.Module) -> type | None:
-    """The block of ours that does what a block of upstream's does."""
+def _replacement(module: Any) -> type[blocks.NonLocalBlock] | None:
+    """The class of this package that computes the same as an upstream block."""
     if not isinstance(module, _NonLocalNd):
         return None
     for ndim in 1, 2, 3:
@@ -86,15 +90,15 @@ def _is_mmseg_disentangled(module: nn.Module) -> bool:
     ).__module__.startswith('mmseg.')
 
 
-def _upgrade_block(block: nn.Module) -> None:
-    block_type = _replacement(block)
-    kwargs = {}
+def _upgrade_block(block: Any, block_type: type[blocks.NonLocalBlock]) -> None:
+    """Turn an upstream block into one of this package, in place."""
+    kwargs: dict[str, Any] = {}
     if block_type is blocks.DisentangledNonLocal2d:
-        # mmseg has a temperature in the embedded form alone.
+        # mmseg's other modes have no temperature.
         kwargs['temperature'] = (
             block.temperature if block.mode == 'embedded_gaussian' else 1.0
         )
-    with torch.device('meta'):  # for its attributes alone
+    with torch.device('meta'):  # only its attributes are used
         ours = block_type(
             block.in_channels,
             reduction=block.reduction,
@@ -103,7 +107,7 @@ def _upgrade_block(block: nn.Module) -> None:
             sub_sample=block.sub_sample,
             **kwargs,
         )
-    # Not a new module: others may hold this one.
+    # Others may have references to this module, so its class is changed.
     block.__class__ = block_type
     for name, value in vars(ours).items():
         if not name.startswith('_') and name != 'training':

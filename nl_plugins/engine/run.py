@@ -15,8 +15,8 @@ from torch import nn
 
 from ..checkpoints.load import (
     CheckpointFitHook,
-    check_checkpoint,
-    check_latest_checkpoint,
+    check_checkpoint_exists,
+    check_latest_checkpoint_exists,
 )
 from ..compat.mmcv import replace_mmsyncbn
 from ..errors import OptionError
@@ -63,10 +63,10 @@ def train(
         _use_auto_scale_lr(cfg)
     check_datasets(cfg, 'train', 'val')
     if resume == 'auto':
-        check_latest_checkpoint(cfg.work_dir)
+        check_latest_checkpoint_exists(cfg.work_dir)
         cfg.resume, cfg.load_from = True, None
     elif resume is not None:
-        check_checkpoint(resume)
+        check_checkpoint_exists(resume)
         cfg.resume, cfg.load_from = True, resume
     runner = _build_runner(cfg)
     runner.register_hook(OptimizedBlocksHook())
@@ -127,7 +127,7 @@ def test(
         hooks = cfg.get('custom_hooks') or []
         cfg.custom_hooks = [*hooks, dict(type='nl_plugins.UpgradeNonLocalHook')]
     check_datasets(cfg, 'test')
-    check_checkpoint(checkpoint)
+    check_checkpoint_exists(checkpoint)
     cfg.load_from, cfg.resume = checkpoint, False
     runner = _build_runner(cfg)
     runner.register_hook(CheckpointFitHook())
