@@ -19,7 +19,7 @@ from .blocks import (
 )
 from .checkpoints.load import report_refusals
 from .checkpoints.upgrade import UpgradeNonLocalHook, upgrade
-from .engine.config import load_config, name_own_configs
+from .engine.config import load_config, resolve_own_configs
 from .insertion import WithBlocks
 from .registry import HOOKS, LAZY, MODELS
 from .visualization.hook import AttentionVisualizationHook
@@ -28,7 +28,7 @@ __version__ = '0.1.0'
 
 compat.install()
 report_refusals()
-name_own_configs()
+resolve_own_configs()
 
 __all__ = [
     'AttentionVisualizationHook',

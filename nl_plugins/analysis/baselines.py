@@ -13,7 +13,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.fileio import load
 
-from ..engine.config import TOOLBOXES, find_config, upstream_configs
+from ..engine.config import TOOLBOXES, config_folder, find_config
 from .describe import describe_blocks
 
 
@@ -136,7 +136,7 @@ def upstream_name(path: Path) -> str | None:
         for a file that no installed toolbox has brought.
     """
     for package in TOOLBOXES:
-        root = upstream_configs(package)
+        root = config_folder(package)
         if root and path.resolve().is_relative_to(root.resolve()):
             inner = path.resolve().relative_to(root.resolve()).as_posix()
             return f'{package}::{inner}'

@@ -1,4 +1,4 @@
-"""What a run needs: its config, early checks, training and testing."""
+"""Load a config, check what a run needs, train and test."""
 
 from .config import build_model, load_config
 from .run import test, train

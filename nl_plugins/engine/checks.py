@@ -1,7 +1,7 @@
-"""What a run needs, checked before its expensive part starts.
+"""Checks of what a run needs, before the expensive part of it starts.
 
-Each check raises an error of :mod:`nl_plugins.errors` with one message that
-names what is wrong and what to do about it.
+Each check raises an error of :mod:`nl_plugins.errors` whose message says what
+is wrong and how to fix it.
 """
 
 import os
@@ -13,27 +13,24 @@ from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapperDict
 from mmengine.runner import Runner
 
-from ..errors import (
-    DatasetNotFoundError,
-    OptionError,
-)
+from ..errors import DatasetNotFoundError, OptionError
 from ..insertion import inserted_blocks
 
 # Data ---------------------------------------------------------------------
 
 
 def check_datasets(cfg: Config, *splits: str) -> None:
-    """Check that the data of some splits is there.
+    """Check that the data of some splits exists.
 
     Args:
         cfg (Config): Config of a run.
-        *splits (str): ``'train'``, ``'val'`` or ``'test'``; those that the
-            config leaves out are skipped.
+        *splits (str): ``'train'``, ``'val'`` or ``'test'``. Splits that the
+            config does not have are skipped.
 
     Raises:
-        DatasetNotFoundError: A folder or annotation file is missing.
+        DatasetNotFoundError: If a folder or annotation file is missing.
     """
-    missing = {}
+    missing: dict[str, str] = {}
     for split in splits:
         key = f'{split}_dataloader'
         if cfg.get(key) is not None:
@@ -51,9 +48,9 @@ def check_datasets(cfg: Config, *splits: str) -> None:
 
 
 def _missing_data(node: object, key: str) -> Iterator[tuple[str, str]]:
-    """Keys and paths that do not exist, below a dataloader or dataset.
+    """Keys and paths that do not exist, in a dataloader or dataset.
 
-    Wrappers hold what they wrap as ``dataset`` or ``datasets``.
+    The keys of wrapped datasets are ``dataset`` and ``datasets``.
     """
     if isinstance(node, (list, tuple)):
         for index, item in enumerate(node):
@@ -103,18 +100,18 @@ def _is_local(node: dict) -> bool:
 
 
 def _exists(path: str) -> bool:
-    """Whether a path exists, or cannot be checked as it is a URL or ''."""
+    """Whether a path exists. URLs and empty paths count as existing."""
     return not path or '://' in path or os.path.exists(path)
 
 
 # Optimizers ----------------------------------------------------------------
 
 
-class OptimizedBlocksHook(Hook):
-    """Refuses to train blocks of which the optimizer has only a part.
+class CheckOptimizerHook(Hook):
+    """Refuses to train if the optimizer lacks a parameter of a block.
 
-    Some constructors of optimizers pass the parameters of the layers they
-    know alone, and ``gamma`` of a gate belongs to no layer.
+    Some optimizer constructors only collect the parameters of layer types
+    that they know, and ``gamma`` of a gate is in none of these.
     """
 
     def before_train(self, runner: Runner) -> None:
@@ -130,7 +127,7 @@ class OptimizedBlocksHook(Hook):
         }
         model = runner.model
         if not known & {id(p) for p in model.parameters()}:
-            return  # a strategy optimizes copies
+            return  # the strategy of the runner optimizes copies
         names = {
             name
             for name, module in model.named_modules()

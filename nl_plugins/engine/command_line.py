@@ -1,4 +1,4 @@
-"""What the command-line tools share: arguments and one-line errors."""
+"""Arguments and error messages of the command-line tools."""
 
 import argparse
 import contextlib
@@ -50,9 +50,9 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
 
 @contextlib.contextmanager
 def report_errors() -> Iterator[None]:
-    """Turn what a user can fix into one message and exit status 1.
+    """Print an error that a user can fix as one message and exit with 1.
 
-    Of several processes only the first one speaks.
+    In a distributed run only the first process prints.
     """
     try:
         yield
@@ -60,17 +60,17 @@ def report_errors() -> Iterator[None]:
         ranks = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
         rank = next((os.environ[k] for k in ranks if k in os.environ), '0')
         if rank != '0':
-            # A launcher ends all processes when the first one is gone.
+            # The first process that exits makes the launcher end all others.
             time.sleep(10)
             sys.exit(1)
         message = str(error)
-        if message.startswith('Caught '):  # with the traceback of a worker
+        if message.startswith('Caught '):  # followed by a worker's traceback
             message = message.rpartition(f'{type(error).__name__}: ')[2]
         sys.exit(f'error: {message.strip()}')
 
 
 def add_shape_argument(parser: argparse.ArgumentParser) -> None:
-    """Add the size of a model's input.
+    """Add the argument for the size of a model's input.
 
     Args:
         parser (argparse.ArgumentParser): Parser of a command-line tool.
@@ -121,13 +121,13 @@ def device(text: str) -> str:
 
 
 def make_folder(path: Path) -> None:
-    """Make the folder of results before anything long begins.
+    """Create the folder of results, before a long computation starts.
 
     Args:
         path (Path): The folder, which may exist.
 
     Raises:
-        OptionError: If it cannot be made.
+        OptionError: If it cannot be created.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)

@@ -17,9 +17,9 @@ from torch import nn
 from ..errors import ConfigNotFoundError, ToolboxNotInstalledError
 from ..toolboxes import TOOLBOXES, Toolbox, toolbox_of
 
-#: The package itself.
+#: Name of this package.
 NAME = __name__.partition('.')[0]
-# Whose configs a wrong name may have meant.
+# Packages whose configs are suggested for a wrong name.
 _PACKAGES = (*TOOLBOXES, NAME)
 
 
@@ -32,7 +32,7 @@ def load_config(
     """Load a config from a file or, by its name, from a package.
 
     Args:
-        name (str): Path of a config, or its name in upstream's form, such as
+        name (str): Path of a config, or its name in a package, such as
             ``'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'`` or
             ``'nl_plugins::mask_rcnn/mask-rcnn_r50-nl-c4_fpn_1x_coco.py'``.
         options (dict, optional): Settings to override, with dotted keys.
@@ -44,11 +44,11 @@ def load_config(
             Defaults to ``'none'``.
 
     Returns:
-        Config: The config, its toolbox imported and registered.
+        Config: The config. Its toolbox is imported and registered.
 
     Raises:
-        ConfigNotFoundError: There is no such config.
-        ToolboxNotInstalledError: Its toolbox cannot be imported.
+        ConfigNotFoundError: If the config or a base of it does not exist.
+        ToolboxNotInstalledError: If its toolbox cannot be imported.
     """
     path = find_config(name)
     try:
@@ -76,14 +76,14 @@ def find_config(name: str) -> Path:
     """Find the file of a config.
 
     Args:
-        name (str): Path of a config, or its name in upstream's form.
+        name (str): Path of a config, or its name in a package.
 
     Returns:
         Path: The file.
 
     Raises:
-        ConfigNotFoundError: There is no such config.
-        ToolboxNotInstalledError: The toolbox in the name is not installed.
+        ConfigNotFoundError: If there is no such config.
+        ToolboxNotInstalledError: If the package in the name is not installed.
     """
     package, separator, inner = name.rpartition('::')
     if not separator:
@@ -91,14 +91,14 @@ def find_config(name: str) -> Path:
         if path.is_file():
             return path
         raise ConfigNotFoundError(
-            f"there is no config '{name}'{_suggest(name, _spell_configs(*_PACKAGES))}"
+            f"there is no config '{name}'{_suggest(name, _full_names(*_PACKAGES))}"
         )
     if package not in (*MODULE2PACKAGE, NAME):
         raise ConfigNotFoundError(
             f"there is no config '{name}': '{package}' is no toolbox of "
             f'OpenMMLab{_suggest(package, {key: key for key in _PACKAGES})}'
         )
-    root = upstream_configs(package)
+    root = config_folder(package)
     if root is None:
         raise ToolboxNotInstalledError(
             f"'{name}' needs {package}, which is not installed. "
@@ -108,40 +108,39 @@ def find_config(name: str) -> Path:
         return root / inner
     raise ConfigNotFoundError(
         f"there is no config '{inner}' in {package}"
-        f'{_suggest(inner, _spell_configs(package))}'
+        f'{_suggest(inner, _full_names(package))}'
     )
 
 
-def upstream_configs(package: str) -> Path | None:
-    """Find the configs that a package brings, without importing it.
+def config_folder(package: str) -> Path | None:
+    """Find the folder of configs in a package, without importing it.
 
     Args:
-        package (str): Name of a toolbox or of this package, such as
-            ``mmdet``.
+        package (str): Name of a toolbox, such as ``'mmdet'``, or of this
+            package.
 
     Returns:
-        Path, optional: Their folder, or None without the package.
+        Path, optional: The folder, or None if the package is not installed.
     """
     spec = importlib.util.find_spec(package)
-    if spec is None:
+    if spec is None or not spec.submodule_search_locations:
         return None
     return Path(spec.submodule_search_locations[0], '.mim', 'configs')
 
 
-def _spell_configs(*packages: str) -> dict[str, str]:
-    """Configs of those packages that are installed, and their full names."""
-    roots = {package: upstream_configs(package) for package in packages}
-    found = [
-        (path.relative_to(root).as_posix(), package)
+def _full_names(*packages: str) -> dict[str, str]:
+    """Full names of the installed packages' configs, by their paths."""
+    roots = {package: config_folder(package) for package in packages}
+    return {
+        name: f'{package}::{name}'
         for package, root in roots.items()
         if root
-        for path in root.rglob('*.py')
-    ]
-    return {name: f'{package}::{name}' for name, package in found}
+        for name in (path.relative_to(root).as_posix() for path in root.rglob('*.py'))
+    }
 
 
 def _suggest(name: str, known: dict[str, str]) -> str:
-    """The end of a message about an unknown name: what it resembles."""
+    """The end of a message about an unknown name: similar known names."""
     name = name.rpartition('configs/')[2]
     close = difflib.get_close_matches(name, known, n=3)
     if not close:
@@ -166,20 +165,21 @@ def _register(toolbox: Toolbox) -> None:
 
 
 def build_model(cfg: Config) -> nn.Module:
-    """Build the model of a config, for one process.
+    """Build the model of a config for one process.
 
     Args:
         cfg (Config): Config from :func:`load_config`.
 
     Returns:
-        nn.Module: The model, with its initial weights; SyncBN is BN.
+        nn.Module: The model, with BN in place of SyncBN. Its ``init_weights``
+        is not called.
     """
     init_default_scope(toolbox_of(cfg).name or 'mmengine')
     return revert_sync_batchnorm(MODELS.build(cfg.model))
 
 
 def _how_to_install(missing: object) -> str:
-    """What to do about a toolbox that is missing."""
+    """The end of a message about a missing toolbox: how to install it."""
     extra = next(
         (toolbox.extra for name, toolbox in TOOLBOXES.items() if name in str(missing)),
         Toolbox.extra,
@@ -193,24 +193,24 @@ def _how_to_install(missing: object) -> str:
 
 
 @functools.cache
-def name_own_configs() -> None:
-    """Let ``_base_ = 'nl_plugins::...'`` name a config of this package.
+def resolve_own_configs() -> None:
+    """Patch mmengine to resolve ``_base_ = 'nl_plugins::...'``.
 
-    mmengine takes OpenMMLab's packages alone. It is applied once, when
-    ``nl_plugins`` is imported.
+    mmengine only knows OpenMMLab's packages. Importing ``nl_plugins`` calls
+    it. A second call does nothing.
     """
     Config._get_cfg_path = staticmethod(_find_base(Config._get_cfg_path))
 
 
 def _find_base(find: Callable) -> Callable:
     @functools.wraps(find)
-    def _get_cfg_path(cfg_path, filename):
+    def _get_cfg_path(cfg_path: str, filename: str) -> tuple[str, str | None]:
         package, _, name = cfg_path.partition('::')
         if package != NAME:
             return find(cfg_path, filename)
-        path = str(upstream_configs(NAME) / name)
+        path = f'{config_folder(NAME)}/{name}'
         check_file_exist(path)
-        # No scope: it would hide the toolbox, whose types these configs name.
+        # Without a scope the types in these configs are the toolbox's.
         return path, None
 
     return _get_cfg_path

@@ -1,8 +1,7 @@
-"""Train and test with any of the toolboxes.
+"""Train and test with mmengine's runner.
 
-A run is one of mmengine's runners. This module adds the options of the
-toolboxes' own tools, the same for all of them, and checks early what a run
-needs.
+The functions have the options of the toolboxes' own tools, for all toolboxes
+alike, and check what a run needs before it starts.
 """
 
 from mmengine.config import Config
@@ -21,7 +20,7 @@ from ..checkpoints.load import (
 from ..compat.mmcv import replace_mmsyncbn
 from ..errors import OptionError
 from ..toolboxes import toolbox_of
-from .checks import OptimizedBlocksHook, check_datasets
+from .checks import CheckOptimizerHook, check_datasets
 
 
 def train(
@@ -37,21 +36,21 @@ def train(
         resume (str, optional): Checkpoint to resume from, or ``'auto'`` for
             the latest one in the work directory, if there is one. Defaults
             to None.
-        amp (bool): Whether to train with automatic mixed precision. Defaults
-            to False.
-        auto_scale_lr (bool): Whether to scale the learning rate by the ratio
-            of the batch size to ``auto_scale_lr.base_batch_size``. Defaults
+        amp (bool): Train with automatic mixed precision. Defaults to False.
+        auto_scale_lr (bool): Scale the learning rate by the ratio of the
+            batch size to ``auto_scale_lr.base_batch_size``. Defaults
             to False.
 
     Returns:
         nn.Module: The trained model.
 
     Raises:
-        DatasetNotFoundError: Data for training or validation is missing.
-        CheckpointNotFoundError: There is no checkpoint ``resume``.
-        CheckpointMismatchError: The checkpoint to resume from does not fit.
-        OptionError: ``amp`` or ``auto_scale_lr`` do not go with the config,
-            or the optimizer lacks a parameter of a block.
+        DatasetNotFoundError: If data for training or validation is missing.
+        CheckpointNotFoundError: If there is no checkpoint ``resume``.
+        CheckpointMismatchError: If the checkpoint to resume from is that of
+            another model, or holds no training.
+        OptionError: If the config does not support ``amp`` or
+            ``auto_scale_lr``, or the optimizer lacks a parameter of a block.
     """
     if cfg.get('train_dataloader') is None:
         raise OptionError(
@@ -69,7 +68,7 @@ def train(
         check_checkpoint_exists(resume)
         cfg.resume, cfg.load_from = True, resume
     runner = _build_runner(cfg)
-    runner.register_hook(OptimizedBlocksHook())
+    runner.register_hook(CheckOptimizerHook())
     if runner._resume:
         runner.register_hook(CheckpointFitHook())
     return runner.train()
@@ -90,27 +89,25 @@ def test(
     Args:
         cfg (Config): Config from :func:`nl_plugins.load_config`.
         checkpoint (str): Path or URL of a checkpoint of this model.
-        out (str, optional): Where to keep the predictions: a pickle file or,
+        out (str, optional): Where to write the predictions: a pickle file or,
             for segmentation, a folder of label maps. Defaults to None.
-        show (bool): Whether to show every prediction in a window. Defaults
-            to False.
-        show_dir (str, optional): Folder to paint the predictions into.
-            Defaults to None.
-        wait_time (float): Seconds that ``show`` shows a picture for.
-            Defaults to 2.
-        tta (bool): Whether to use test time augmentation. Defaults to False.
-        upgrade (bool): Whether to replace upstream's non-local blocks by
-            ours, with :class:`nl_plugins.UpgradeNonLocalHook`. Defaults to
-            False.
+        show (bool): Show every prediction in a window. Defaults to False.
+        show_dir (str, optional): Folder to write plots of the predictions
+            into. Defaults to None.
+        wait_time (float): Seconds for which ``show`` shows a plot. Defaults
+            to 2.
+        tta (bool): Use test time augmentation. Defaults to False.
+        upgrade (bool): Replace upstream's non-local blocks by ours, with
+            :class:`nl_plugins.UpgradeNonLocalHook`. Defaults to False.
 
     Returns:
         dict: The metrics.
 
     Raises:
-        DatasetNotFoundError: Data for the test is missing.
-        CheckpointNotFoundError: There is no such checkpoint.
-        CheckpointMismatchError: The checkpoint belongs to another model.
-        OptionError: An option does not go with the config.
+        DatasetNotFoundError: If data for the test is missing.
+        CheckpointNotFoundError: If there is no such checkpoint.
+        CheckpointMismatchError: If the checkpoint is that of another model.
+        OptionError: If the config does not support an option.
     """
     if cfg.get('test_dataloader') is None:
         raise OptionError(
@@ -122,7 +119,7 @@ def test(
     if tta:
         toolbox.use_tta(cfg)
     if out is not None:
-        toolbox.check_out(out)
+        toolbox.check_output_path(out)
     if upgrade:
         hooks = cfg.get('custom_hooks') or []
         cfg.custom_hooks = [*hooks, dict(type='nl_plugins.UpgradeNonLocalHook')]
@@ -132,12 +129,12 @@ def test(
     runner = _build_runner(cfg)
     runner.register_hook(CheckpointFitHook())
     if out is not None:
-        toolbox.keep_predictions(runner, out)
+        toolbox.write_predictions(runner, out)
     return runner.test()
 
 
 def _build_runner(cfg: Config) -> Runner:
-    """Build the runner of a config."""
+    """Build the runner of a config, without ``MMSyncBN`` where it fails."""
     if cfg.launcher == 'none' or get_device() == 'cpu':
         replace_mmsyncbn(cfg.model)
     if 'runner_type' in cfg:
@@ -166,7 +163,7 @@ def _use_amp(cfg: Config) -> None:
 
 
 def _use_auto_scale_lr(cfg: Config) -> None:
-    """Switch the scaling of the learning rate on."""
+    """Switch automatic scaling of the learning rate on."""
     if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
         raise OptionError(
             '--auto-scale-lr needs the batch size that the learning rate is '

@@ -1,6 +1,6 @@
-"""What is different from toolbox to toolbox: one adapter each.
+"""Everything that differs between the toolboxes: one adapter for each.
 
-A further toolbox is a module with an adapter, and its line here.
+To add a toolbox, write a module with its adapter and list it here.
 """
 
 from mmengine.config import Config
@@ -12,23 +12,26 @@ from .mmseg import MMSegmentation
 
 __all__ = ['Metric', 'TOOLBOXES', 'Toolbox', 'toolbox_of']
 
-#: The adapters, by the name of the package that they are for.
-TOOLBOXES = {
-    toolbox.name: toolbox for toolbox in (MMDetection(), MMSegmentation(), MMAction())
+#: The adapters by the name of the toolbox's package.
+TOOLBOXES: dict[str, Toolbox] = {
+    'mmdet': MMDetection(),
+    'mmseg': MMSegmentation(),
+    'mmaction': MMAction(),
 }
 
 
 def toolbox_of(cfg: Config) -> Toolbox:
-    """The toolbox of a config.
+    """The toolbox of a config, by its default scope.
 
-    Configs in pure Python have no default scope, but classes for types.
+    mmengine's pure Python configs have no default scope: there the package of
+    the test dataset's class decides.
 
     Args:
         cfg (Config): A config.
 
     Returns:
-        Toolbox: Its adapter; for a package without one the base class, which
-        knows what mmengine alone knows.
+        Toolbox: Its adapter; for a package without one an instance of the
+        base class.
     """
     name = cfg.get('default_scope')
     if name is None:

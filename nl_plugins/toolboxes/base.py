@@ -1,4 +1,4 @@
-"""What this package asks a toolbox."""
+"""Base class of the adapters, and helpers that several of them use."""
 
 import importlib
 from pathlib import Path
@@ -14,7 +14,13 @@ from ..errors import OptionError
 
 
 class Metric(NamedTuple):
-    """A metric: its name, the key of its records, and what makes it percent."""
+    """A metric.
+
+    Attributes:
+        name (str): Its name in tables.
+        key (str): Its key in the runner's records.
+        factor (float): What converts it to percent.
+    """
 
     name: str
     key: str
@@ -22,19 +28,19 @@ class Metric(NamedTuple):
 
 
 class Toolbox:
-    """Answers of a toolbox; here those of any package on mmengine.
+    """Adapter of a toolbox; the base class is for any package on mmengine.
 
     Attributes:
         name (str, optional): Its package and default scope.
-        distribution (str, optional): What pip calls it.
+        distribution (str, optional): Its name for pip.
         extra (str): The extra of this package that installs it.
         metrics (tuple[Metric, ...]): Its main metrics.
-        sizes (str): Form of an input's sizes, ``'HxW'`` or ``'TxHxW'``.
-        file_kind (str): What its models predict on.
-        tensor_options (dict): What a model needs beside ``mode='tensor'``
-            to run to its end.
-        dump_metric (str): The metric that writes all predictions into one
-            file.
+        sizes (str): Sizes of an input, ``'HxW'`` or ``'TxHxW'``.
+        file_kind (str): Input of its models, in messages.
+        tensor_options (dict): Arguments of a model's ``forward``, beside
+            ``mode='tensor'``, with which all of its layers run.
+        dump_metric (str): Type of the metric that writes all predictions into
+            one file.
     """
 
     name: str | None = None
@@ -53,69 +59,69 @@ class Toolbox:
         """Import the toolbox and register its modules.
 
         Raises:
-            ModuleNotFoundError: It cannot be imported.
+            ModuleNotFoundError: If it cannot be imported.
         """
         utils = importlib.import_module(f'{self.name}.utils')
         utils.register_all_modules(init_default_scope=False)
 
     def input_shape(self, cfg: Config) -> tuple[int, ...]:
-        """Sizes of what a model is trained on, or tested on.
+        """Sizes of the input that a model is trained on, or tested on.
 
         Args:
             cfg (Config): Config of a model with its data.
 
         Returns:
-            tuple[int, ...]: Frames (of video), height and width.
+            tuple[int, ...]: Frames (of video), height and width, in pixels.
 
         Raises:
-            LookupError: The config does not say it; also what else a config
-                without the usual keys raises.
+            LookupError: If the config has no size.
+            Exception: If the config lacks other keys.
         """
         raise KeyError('size')
 
     def batch(
         self, model: nn.Module, shape: tuple[int, ...], batch_size: int
     ) -> dict[str, Any]:
-        """Make what a data loader would give to a model.
+        """Make a synthetic batch, as a data loader would return it.
 
         Args:
             model (nn.Module): The model.
             shape (tuple[int, ...]): Frames (of video), height and width.
-            batch_size (int): Samples.
+            batch_size (int): Number of samples.
 
         Returns:
-            dict: ``'inputs'``, a list of noise, and ``'data_samples'`` with
-            annotations.
+            dict: ``'inputs'``, a list of random images or clips, and
+            ``'data_samples'`` with annotations.
 
         Raises:
-            OptionError: There is none for this toolbox.
+            OptionError: If this is not implemented for the toolbox.
         """
         raise OptionError(f'there is no synthetic batch for {self.name}')
 
     def file_info(self, path: Path) -> dict[str, Any]:
-        """What the pipeline of a dataset starts with, for a file.
+        """The input of a dataset's pipeline for a file without annotations.
 
         Args:
             path (Path): The file.
 
         Returns:
-            dict: Its name, and annotations that are empty.
+            dict: Its name and empty annotations.
         """
         return dict(img_path=str(path), img_id=0)
 
     def use_visualization(
         self, cfg: Config, show: bool, show_dir: str | None, wait_time: float
     ) -> None:
-        """Let the toolbox's own hook draw the prediction of every sample.
+        """Make the toolbox's own hook plot the prediction of every sample.
 
         Args:
             cfg (Config): Config of a test, changed in place.
-            show (bool): Whether to show it in a window.
-            show_dir (str, optional): Folder to write it into.
-            wait_time (float): Seconds that a window stays.
+            show (bool): Whether to show the plots in a window.
+            show_dir (str, optional): Folder to write the plots into.
+            wait_time (float): Seconds for which a window shows a plot.
 
         Raises:
-            OptionError: The toolbox or the config has no such hook.
+            OptionError: If the toolbox or the config has no such hook.
         """
         raise OptionError(
             '--show and --show-dir are for detection and '
@@ -129,35 +135,37 @@ class Toolbox:
             cfg (Config): Config of a test, changed in place.
 
         Raises:
-            OptionError: The config has none.
+            OptionError: If the config has no test time augmentation.
         """
         for key in 'tta_model', 'tta_pipeline':
             if key not in cfg:
                 raise OptionError(f'--tta needs {key}, and the config has none')
-        innermost_dataset(cfg).pipeline = cfg.tta_pipeline
+        for dataset in unwrap_datasets(cfg.test_dataloader.dataset):
+            dataset.pipeline = cfg.tta_pipeline
         cfg.model = ConfigDict(cfg.tta_model, module=cfg.model)
 
-    def check_out(self, out: str) -> None:
-        """Check that predictions can be kept under a path.
+    def check_output_path(self, out: str) -> None:
+        """Check that predictions can be written to a path.
 
         Args:
             out (str): The path.
 
         Raises:
-            OptionError: They cannot.
+            OptionError: If it is not that of a pickle file or, for
+                segmentation, if it is.
         """
         if not out.endswith(('.pkl', '.pickle')):
             raise OptionError(f"--out must end in .pkl or .pickle, but got '{out}'")
 
-    def keep_predictions(self, runner: Runner, out: str) -> None:
-        """Let the toolbox's own metric keep the predictions.
+    def write_predictions(self, runner: Runner, out: str) -> None:
+        """Make a metric of the toolbox write the predictions to a path.
 
         Args:
             runner (Runner): Runner of a test.
-            out (str): Where to keep them.
+            out (str): The path, see :meth:`check_output_path`.
 
         Raises:
-            OptionError: Its metrics cannot.
+            OptionError: If no metric of the test writes predictions.
         """
         runner.test_evaluator.metrics.append(
             METRICS.build(dict(type=self.dump_metric, out_file_path=out))
@@ -165,17 +173,17 @@ class Toolbox:
 
 
 def visualization_hook(cfg: Config, hook_type: str) -> ConfigDict:
-    """The hook of a config that draws predictions.
+    """The hook in a config that plots predictions.
 
     Args:
         cfg (Config): Config of a test.
-        hook_type (str): What it is in this toolbox.
+        hook_type (str): Type of the hook in this toolbox.
 
     Returns:
         ConfigDict: Its config.
 
     Raises:
-        OptionError: The config has none.
+        OptionError: If the config has no such hook.
     """
     hook = cfg.get('default_hooks', {}).get('visualization')
     if hook is None:
@@ -187,34 +195,23 @@ def visualization_hook(cfg: Config, hook_type: str) -> ConfigDict:
     return hook
 
 
-def innermost_dataset(cfg: Config) -> ConfigDict:
-    """The dataset of a test, inside of its wrappers."""
-    dataset = cfg.test_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
-    return dataset
-
-
-def dataset_with_pipeline(dataset: dict) -> dict:
-    """The config of the dataset inside of wrappers, the first of several.
+def unwrap_datasets(dataset: ConfigDict) -> list[ConfigDict]:
+    """The configs of the datasets inside of wrappers.
 
     Args:
-        dataset (dict): ``dataset`` of a data loader.
+        dataset (ConfigDict): ``dataset`` of a data loader.
 
     Returns:
-        dict: The first one that has a pipeline, or else the innermost.
+        list[ConfigDict]: At least one, each the outermost with a pipeline or,
+        without any, the innermost.
     """
-    while 'pipeline' not in dataset:
-        if 'datasets' in dataset:
-            dataset = dataset['datasets'][0]
-        elif 'dataset' in dataset:
-            dataset = dataset['dataset']
-        else:
-            break
-    return dataset
+    inner = dataset.get('datasets') or [dataset.get('dataset')]
+    if 'pipeline' in dataset or inner == [None]:
+        return [dataset]
+    return [leaf for wrapped in inner for leaf in unwrap_datasets(wrapped)]
 
 
-def noise(*shape: int) -> Tensor:
-    """The same bytes at each call."""
+def random_bytes(*shape: int) -> Tensor:
+    """Random ``uint8`` numbers, the same ones in every call."""
     generator = torch.Generator().manual_seed(0)
     return torch.randint(256, shape, dtype=torch.uint8, generator=generator)

@@ -1,4 +1,4 @@
-"""MMAction2."""
+"""Adapter of MMAction2."""
 
 from pathlib import Path
 from typing import Any
@@ -7,14 +7,14 @@ from mmengine.config import Config
 from torch import nn
 
 from ..compat.mmaction import name_videos
-from .base import Metric, Toolbox, dataset_with_pipeline, noise
+from .base import Metric, Toolbox, random_bytes, unwrap_datasets
 
 
 class MMAction(Toolbox):
-    """Classes of videos.
+    """Recognition of actions in videos.
 
-    ``--show`` is refused: the hook of MMAction2 1.2.0 passes its visualizer
-    an argument that this does not know.
+    ``--show`` is not supported: the hook of MMAction2 1.2.0 calls its
+    visualizer with an argument that the visualizer does not have.
     """
 
     name = 'mmaction'
@@ -30,9 +30,8 @@ class MMAction(Toolbox):
         name_videos()
 
     def input_shape(self, cfg: Config) -> tuple[int, ...]:
-        dataset = dataset_with_pipeline(
-            (cfg.get('train_dataloader') or cfg.test_dataloader).dataset
-        )
+        loader = cfg.get('train_dataloader') or cfg.test_dataloader
+        dataset = unwrap_datasets(loader.dataset)[0]
         sampling = next(t for t in dataset.pipeline if 'clip_len' in t)
         frames = max(sampling.clip_len, sampling.get('num_clips', 1))
         return frames, *_crop(dataset.pipeline)
@@ -42,8 +41,9 @@ class MMAction(Toolbox):
     ) -> dict[str, Any]:
         from mmaction.structures import ActionDataSample
 
-        # clips (views) of one video, or the frames of a 2D recognizer
-        clips = noise(batch_size, 1, 3, *shape)
+        # (clips, channels, frames, H, W), or (frames, channels, H, W) of a 2D
+        # recognizer.
+        clips = random_bytes(batch_size, 1, 3, *shape)
         if type(model).__name__ == 'Recognizer2D':
             clips = clips[:, 0].transpose(1, 2)
         return dict(
@@ -58,7 +58,7 @@ class MMAction(Toolbox):
 
 
 def _crop(pipeline: list[dict]) -> tuple[int, int]:
-    """Height and width of what a pipeline of videos returns."""
+    """Height and width of the clips that a pipeline returns."""
     for transform in reversed(pipeline):
         width, height = transform.get('scale', (-1, -1))
         if height > 0 and width > 0:

@@ -1,4 +1,4 @@
-"""MMDetection."""
+"""Adapter of MMDetection."""
 
 import copy
 import os
@@ -9,20 +9,14 @@ from mmengine.config import Config, ConfigDict
 from torch import nn
 
 from ..errors import OptionError
-from .base import (
-    Metric,
-    Toolbox,
-    dataset_with_pipeline,
-    innermost_dataset,
-    visualization_hook,
-)
+from .base import Metric, Toolbox, unwrap_datasets, visualization_hook
 
-#: Objects in every image of a synthetic batch.
+#: Number of objects in every image of a synthetic batch.
 _OBJECTS = 10
 
 
 class MMDetection(Toolbox):
-    """Boxes, masks and panoptic maps of images."""
+    """Detection, instance and panoptic segmentation of images."""
 
     name = 'mmdet'
     distribution = 'mmdet'
@@ -37,19 +31,18 @@ class MMDetection(Toolbox):
         super().register()
         from mmdet.utils import setup_cache_size_limit_of_dynamo
 
-        # As its tools do: fewer repeated compilations with torch.compile.
+        # MMDetection's tools call it: torch.compile recompiles less often.
         setup_cache_size_limit_of_dynamo()
 
     def input_shape(self, cfg: Config) -> tuple[int, ...]:
-        dataset = dataset_with_pipeline(
-            (cfg.get('test_dataloader') or cfg.train_dataloader).dataset
-        )
+        loader = cfg.get('test_dataloader') or cfg.train_dataloader
+        dataset = unwrap_datasets(loader.dataset)[0]
         width, height = next(
             t.scale
             for t in dataset.pipeline
             if 'Resize' in str(t.type) and isinstance(t.get('scale'), tuple)
         )
-        if (width, height) == (1333, 800):  # of images of 4:3, COCO's mean
+        if (width, height) == (1333, 800):  # limits; a mean image of COCO is 4:3
             return 800, 1280
         return height, width
 
@@ -66,11 +59,11 @@ class MMDetection(Toolbox):
             with_semantic=True,
         )
         for sample in batch['data_samples']:
-            # a class that every model has
+            # Every model has class 0.
             sample.gt_instances.labels.zero_()
             sample.gt_sem_seg.sem_seg.zero_()
             sample.ignored_instances = sample.ignored_instances[:0]
-            # what the preprocessor sets, for models that run without it
+            # The preprocessor sets these, but a model may run without it.
             sample.set_metainfo(dict(pad_shape=shape, batch_input_shape=shape))
         return batch
 
@@ -83,7 +76,7 @@ class MMDetection(Toolbox):
         hook = visualization_hook(cfg, 'DetVisualizationHook')
         hook.update(draw=True, show=show, wait_time=wait_time)
         if show_dir is not None:
-            # The hook puts a relative folder into the work directory.
+            # The hook resolves a relative folder in the work directory.
             hook.test_out_dir = os.path.abspath(show_dir)
 
     def use_tta(self, cfg: Config) -> None:
@@ -93,7 +86,7 @@ class MMDetection(Toolbox):
             raise OptionError(
                 '--tta of MMDetection is for boxes: it cannot merge masks'
             )
-        # What MMDetection's own tool does when a config does not say it.
+        # The defaults of MMDetection's own tool.
         cfg.setdefault(
             'tta_model',
             ConfigDict(
@@ -114,10 +107,11 @@ class MMDetection(Toolbox):
                 'flip_direction',
             ),
         )
+        dataset = unwrap_datasets(cfg.test_dataloader.dataset)[0]
         cfg.setdefault(
             'tta_pipeline',
             [
-                *copy.deepcopy(innermost_dataset(cfg).pipeline[:-1]),
+                *copy.deepcopy(dataset.pipeline[:-1]),
                 dict(type='TestTimeAug', transforms=[flips, [pack]]),
             ],
         )

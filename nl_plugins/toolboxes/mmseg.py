@@ -1,4 +1,4 @@
-"""MMSegmentation."""
+"""Adapter of MMSegmentation."""
 
 import os
 from pathlib import Path
@@ -12,11 +12,11 @@ from mmengine.utils import mkdir_or_exist
 from torch import nn
 
 from ..errors import OptionError
-from .base import Metric, Toolbox, noise, visualization_hook
+from .base import Metric, Toolbox, random_bytes, visualization_hook
 
 
 class MMSegmentation(Toolbox):
-    """Label maps of images."""
+    """Semantic segmentation of images."""
 
     name = 'mmseg'
     distribution = 'mmsegmentation'
@@ -33,7 +33,7 @@ class MMSegmentation(Toolbox):
 
         sizes = dict.fromkeys(('img_shape', 'ori_shape', 'pad_shape'), shape)
         return dict(
-            inputs=list(noise(batch_size, 3, *shape)),
+            inputs=list(random_bytes(batch_size, 3, *shape)),
             data_samples=[
                 SegDataSample(
                     metainfo=sizes,
@@ -54,14 +54,14 @@ class MMSegmentation(Toolbox):
         if show_dir is not None:
             cfg.visualizer.save_dir = os.path.abspath(show_dir)
 
-    def check_out(self, out: str) -> None:
+    def check_output_path(self, out: str) -> None:
         if out.endswith(('.pkl', '.pickle')):
             raise OptionError(
                 '--out of a segmentation test is a folder, which gets a PNG '
                 f"label map per image, but got '{out}'"
             )
 
-    def keep_predictions(self, runner: Runner, out: str) -> None:
+    def write_predictions(self, runner: Runner, out: str) -> None:
         writers = [
             metric
             for metric in runner.test_evaluator.metrics

@@ -1,4 +1,4 @@
-"""Segmentation heads: MMSegmentation's, with the blocks of this package."""
+"""MMSegmentation's heads with the blocks of this package."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from ..registry import MODELS
 class NLHead(decode_heads.NLHead):
     """A non-local block between the two 3 x 3 convolutions of an FCN head.
 
-    Same constructor, same keys in the state dict as MMSegmentation's head of
+    It has the constructor and the state dict keys of MMSegmentation's head of
     this name. Source: `Non-local Neural Networks
     <https://arxiv.org/abs/1711.07971>`_.
 
@@ -21,7 +21,7 @@ class NLHead(decode_heads.NLHead):
         args, kwargs: As in ``mmseg.NLHead`` (``reduction``, ``use_scale``,
             ``mode``, and what ``FCNHead`` takes).
         block (dict, optional): Further arguments of
-            :class:`nl_plugins.NonLocal2d`. They go before those above.
+            :class:`nl_plugins.NonLocal2d`, which override those above.
             Defaults to None.
 
     Raises:
@@ -38,7 +38,7 @@ class NLHead(decode_heads.NLHead):
 class DNLHead(decode_heads.DNLHead):
     """A disentangled block between the 3 x 3 convolutions of an FCN head.
 
-    Same constructor, same keys in the state dict as MMSegmentation's head of
+    It has the constructor and the state dict keys of MMSegmentation's head of
     this name. Source: `Disentangled Non-Local Neural Networks
     <https://arxiv.org/abs/2006.06668>`_.
 
@@ -46,7 +46,7 @@ class DNLHead(decode_heads.DNLHead):
         args, kwargs: As in ``mmseg.DNLHead`` (``reduction``, ``use_scale``,
             ``mode``, ``temperature``, and what ``FCNHead`` takes).
         block (dict, optional): Further arguments of
-            :class:`nl_plugins.DisentangledNonLocal2d`. They go before those
+            :class:`nl_plugins.DisentangledNonLocal2d`, which override those
             above. Defaults to None.
 
     Raises:
@@ -64,14 +64,14 @@ class DNLHead(decode_heads.DNLHead):
 def _build(
     block_type: type, head: nn.Module, block: dict | None, **kwargs: Any
 ) -> nn.Module:
-    """The block of a head, with the head's arguments and its own."""
+    """Build the block of a head from the head's arguments and ``block``."""
     block = block or {}
     kwargs |= dict(
         in_channels=head.channels,
         reduction=head.reduction,
         use_scale=head.use_scale,
         conv_cfg=head.conv_cfg,
-        # A gate takes the place of the output layer, which the norm follows.
+        # A gate replaces the output layer and with it the norm.
         norm_cfg=None if block.get('gate') else head.norm_cfg,
         mode=head.mode,
     )

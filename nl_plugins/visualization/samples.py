@@ -14,7 +14,7 @@ from ..checkpoints.upgrade import upgrade
 from ..engine.config import build_model, load_config
 from ..errors import OptionError
 from ..toolboxes import toolbox_of
-from ..toolboxes.base import dataset_with_pipeline
+from ..toolboxes.base import unwrap_datasets
 
 
 def load_model(config: str, checkpoint: str, device: str = 'cpu') -> nn.Module:
@@ -88,7 +88,7 @@ def sample_from_file(cfg: Config, path: str | Path) -> dict[str, Any]:
 
 def _dataset(cfg: Config) -> dict:
     """Config of the data set that a model is tested on."""
-    return dataset_with_pipeline((cfg.get('test_dataloader') or {}).get('dataset', {}))
+    return unwrap_datasets((cfg.get('test_dataloader') or {}).get('dataset', {}))[0]
 
 
 def _metainfo(cfg: Config) -> dict:

@@ -13,7 +13,7 @@ from nl_plugins.analysis.baselines import (
     published_results,
     upstream_name,
 )
-from nl_plugins.engine.config import TOOLBOXES, find_config, upstream_configs
+from nl_plugins.engine.config import TOOLBOXES, config_folder, find_config
 from nl_plugins.errors import ConfigNotFoundError
 
 ROOT = Path(__file__).parents[2]
@@ -130,7 +130,7 @@ def test_published_results_of_all_forms(tmp_path, folder, content):
 @pytest.mark.parametrize('package', TOOLBOXES)
 def test_every_published_result_of_a_toolbox_is_found(package):
     pytest.importorskip(package)
-    root = upstream_configs(package)
+    root = config_folder(package)
     listed = 0
     for file in root.rglob('metafile.y*ml'):
         content = load(file)

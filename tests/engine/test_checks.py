@@ -284,7 +284,7 @@ def test_tsm_and_its_optimizer(block, missing):
     )
     runner = SimpleNamespace(model=model, cfg={}, optim_wrapper=wrapper)
     if not missing:
-        checks.OptimizedBlocksHook().before_train(runner)
+        checks.CheckOptimizerHook().before_train(runner)
         return
     with pytest.raises(errors.OptionError, match='layer2.0.*block.gamma'):
-        checks.OptimizedBlocksHook().before_train(runner)
+        checks.CheckOptimizerHook().before_train(runner)
