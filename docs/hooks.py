@@ -2,6 +2,7 @@
 
 import html
 import logging
+import os
 import re
 from pathlib import Path
 
@@ -19,7 +20,7 @@ def on_page_markdown(markdown, page, config, files):
     folder = (docs / page.file.src_uri).parent
 
     def link(match):
-        file = (folder / match['path']).resolve()
+        file = Path(os.path.normpath(folder / match['path']))
         if file.is_relative_to(docs):
             return match[0]
         path = file.relative_to(docs.parent).as_posix()
