@@ -23,7 +23,7 @@ def on_page_markdown(markdown, page, config, files):
         file = Path(os.path.normpath(folder / match['path']))
         if file.is_relative_to(docs):
             return match[0]
-        path = file.relative_to(docs.parent).as_posix()
+        path = os.path.relpath(file, docs.parent)
         if not file.exists():
             log.warning(f'{page.file.src_uri} links to {path}, which does not exist')
         if config.repo_url:
@@ -31,7 +31,7 @@ def on_page_markdown(markdown, page, config, files):
             return f'[{match["text"]}]({url})'
         return f'<abbr title="{path}">{match["text"]}</abbr>'
 
-    pattern = r'\[(?P<text>[^]]+)\]\((?P<path>\.\./[^)#\s]+)(?P<anchor>#[^)\s]*)?\)'
+    pattern = r'\[(?P<text>[^]]+)\]\((?P<path>\.\./[^)#\s]+)(?P<anchor>(?:#[^)\s]*)?)\)'
     return re.sub(pattern, link, markdown)
 
 

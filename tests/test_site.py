@@ -1,10 +1,12 @@
 """The documentation site builds without a warning, and needs no network."""
 
 import html
+import importlib.util
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -71,3 +73,31 @@ def test_docstrings_and_formulas_are_converted(site):
             assert left not in text, (name, left)
     assert '<math' in pages(site)['how_it_works']
     assert '<math' in pages(site)['blocks']
+
+
+def test_links_to_files_of_the_repository():
+    pytest.importorskip('latex2mathml', reason='the extra docs is not installed')
+    spec = importlib.util.spec_from_file_location('hooks', ROOT / 'docs/hooks.py')
+    hooks = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hooks)
+
+    def rewritten(text, page, repo_url=None):
+        return hooks.on_page_markdown(
+            text,
+            SimpleNamespace(file=SimpleNamespace(src_uri=page)),
+            SimpleNamespace(docs_dir=str(ROOT / 'docs'), repo_url=repo_url),
+            None,
+        )
+
+    text = '[a](../setup.cfg) [b](compare.md#examples)'
+    url = 'https://example.org/nl_plugins'
+    assert rewritten(text, 'forks.md') == (
+        '<abbr title="setup.cfg">a</abbr> [b](compare.md#examples)'
+    )
+    assert rewritten(text, 'forks.md', url) == (
+        f'[a]({url}/blob/main/setup.cfg) [b](compare.md#examples)'
+    )
+    text = '[a](../../README.md#install) [b](../compare.md)'
+    assert rewritten(text, 'api/tools.md', url) == (
+        f'[a]({url}/blob/main/README.md#install) [b](../compare.md)'
+    )
