@@ -49,7 +49,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Names that need a toolbox are imported when they are used."""
+    """Import the names that need a toolbox when they are used."""
     if name in LAZY:
         return getattr(import_module(f'{__name__}.{LAZY[name]}'), name)
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -1,30 +1,30 @@
 """Errors that a user can fix.
 
-The tools print them as one message; everything else keeps its traceback.
+The tools print only their message; other errors keep their traceback.
 """
 
 import pickle
 
 
 def first_line(error: BaseException) -> str:
-    """What went wrong, short enough for a table.
+    """The first line of an error's message that is not empty.
 
     Args:
         error (BaseException): Any exception.
 
     Returns:
-        str: The first line of its message that is not empty.
+        str: The line, or ``repr(error)`` without a message.
     """
     lines = (line.strip() for line in str(error).splitlines())
     return next(filter(None, lines), repr(error))
 
 
 class RunError(Exception):
-    """A run that cannot start, or cannot go on, for a reason to be fixed."""
+    """A run cannot start or continue until the user changes something."""
 
 
 class ConfigNotFoundError(RunError, FileNotFoundError):
-    """There is no such config."""
+    """A config does not exist."""
 
 
 class ToolboxNotInstalledError(RunError, ModuleNotFoundError):
@@ -40,27 +40,27 @@ class VideoReadError(RunError, OSError):
 
 
 class CheckpointNotFoundError(RunError, FileNotFoundError):
-    """There is no such checkpoint."""
+    """A checkpoint does not exist."""
 
 
 class CheckpointReadError(RunError, pickle.UnpicklingError):
-    """A checkpoint is damaged, or holds a type that may not be loaded."""
+    """A checkpoint is damaged, or holds a type that is not allowed."""
 
 
 class CheckpointMismatchError(RunError, ValueError):
-    """A checkpoint belongs to another model or holds too little."""
+    """A checkpoint is that of another model, or lacks required keys."""
 
 
 class OptionError(RunError, ValueError):
-    """An option does not go with the config or the machine."""
+    """The config or the machine does not support an option."""
 
 
 class MetafileError(RunError, ValueError):
-    """A metafile of the model zoo and the configs beside it disagree."""
+    """A metafile of the model zoo disagrees with the configs in its folder."""
 
 
 class InsertionError(RunError, ValueError):
-    """A block cannot be built or inserted as the config says."""
+    """A block cannot be built or inserted as configured."""
 
 
 class ArgumentError(RunError, TypeError):

@@ -1,6 +1,6 @@
 """The registries of this package, children of mmengine's.
 
-``type='nl_plugins.NonLocal2d'`` finds a module here from any toolbox.
+``type='nl_plugins.NonLocal2d'`` is found here from the scope of any toolbox.
 """
 
 from importlib import import_module
@@ -10,12 +10,12 @@ from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import Registry
 
-#: What needs a toolbox, by the module that registers it when it is used.
+#: Modules that register the names which need a toolbox, imported on use.
 LAZY = dict.fromkeys(('NLHead', 'DNLHead'), 'toolboxes.mmseg_heads')
 
 
 class _LazyRegistry(Registry):
-    """A registry that imports a toolbox only when something of it is used."""
+    """A registry that imports the modules of ``LAZY`` when they are used."""
 
     def get(self, key: str) -> Any:
         name = key.rpartition('.')[2]

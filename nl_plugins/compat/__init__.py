@@ -1,9 +1,9 @@
-"""Workarounds for bugs of upstream releases, one module a package.
+"""Workarounds for bugs in upstream releases, one module per package.
 
-:func:`install` runs when ``nl_plugins`` is imported, so upstream's own
-``tools/train.py`` gets them too from a config with ``custom_imports =
-dict(imports=['nl_plugins'])``. It imports no toolbox. Each module says what
-is wrong, and in which versions; to others it is not applied.
+Importing ``nl_plugins`` calls :func:`install`, so they also apply to
+upstream's own ``tools/train.py`` with a config that has ``custom_imports =
+dict(imports=['nl_plugins'])``. No toolbox is imported. The table at the top of
+each module lists the bugs and the versions that have them.
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""Workaround for mmcv 2.
+"""Workaround for a bug in mmcv 2.
 
 =======  =================================================================
 version  bug
@@ -10,13 +10,14 @@ version  bug
 
 
 def replace_mmsyncbn(config: object) -> None:
-    """Turn ``MMSyncBN`` into ``SyncBN``, in place, wherever a config has it.
+    """Replace ``MMSyncBN`` by ``SyncBN`` everywhere in a config, in place.
 
-    For runs of one process or on the CPU: ``SyncBN`` can be built there, and
-    becomes BN. It has the same parameters and state dict.
+    For runs of one process or on the CPU, where mmengine converts ``SyncBN``
+    to BN. The two have the same parameters and state dict keys.
 
     Args:
-        config (object): A config, or a list of configs.
+        config (object): A config, or a list of configs. Other values are
+            ignored.
     """
     if isinstance(config, dict):
         if config.get('type') == 'MMSyncBN':

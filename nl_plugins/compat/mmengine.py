@@ -1,26 +1,26 @@
-"""Workarounds for mmengine 0.10, and its fork of that series.
+"""Workarounds for bugs in mmengine 0.10 and its fork.
 
 =============  ===========================================================
 version        bug
 =============  ===========================================================
-0.10.7         ``torch.load`` of PyTorch >= 2.6 refuses the types that
-               mmengine's own checkpoints hold. URLs are still loaded
-               unsafely.
-0.10.7         ``torchvision://`` names need an importable torchvision,
-               although mmengine has the addresses. An unknown name is a
-               ``KeyError``.
+0.10.7         ``torch.load`` of PyTorch >= 2.6 refuses the types in
+               mmengine's own checkpoints. Files from URLs are loaded with
+               ``weights_only=False``.
+0.10.7         ``torchvision://`` names need an installed torchvision,
+               although mmengine has a table of the addresses. An unknown
+               name raises a ``KeyError``.
 0.10.7         Every launcher calls ``torch.cuda.set_device``, and DDP gets
-               ``device_ids``, also on a machine without any accelerator.
-               No process group is left at the end.
-0.10.7         ``SyncBatchNorm`` raises on CPU tensors as soon as a process
-               group exists (PyTorch's limit, which mmengine reverts in
-               runs of one process alone).
-0.10.7         ``get_model_complexity_info`` counts nothing for a fused
-               attention, a sort or a cumulative sum.
-onedl 0.10.12  Loads unsafely what ``torch.load`` refuses, and gives
-               checkpoints the real ``getattr``.
+               ``device_ids``, also on a machine without an accelerator. The
+               process group is not destroyed at the end.
+0.10.7         ``SyncBatchNorm`` raises on CPU tensors in a distributed run
+               (a limit of PyTorch; mmengine converts it to BN only in runs
+               of one process).
+0.10.7         ``get_model_complexity_info`` does not count fused attention,
+               sorting and cumulative sums.
+onedl 0.10.12  Loads with ``weights_only=False`` what ``torch.load`` refuses,
+               and lets checkpoints call ``getattr``.
 onedl 0.10.12  Looks for ``mmseg::`` configs in the distribution
-               mmsegmentation alone, not in its fork.
+               mmsegmentation, not in its fork.
 =============  ===========================================================
 """
 
@@ -35,6 +35,7 @@ import pickle
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 from unittest import mock
 from urllib.error import URLError
 
@@ -64,17 +65,15 @@ def install() -> None:
         return
     checkpoint = mmengine.runner.checkpoint
     if digit_version(torch.__version__) >= digit_version('2.6'):
-        # Before 2.6 the default of ``torch.load`` is the unsafe loading,
-        # which this project leaves as it is.
+        # Before 2.6 torch.load has weights_only=False, which stays so.
         torch.serialization.add_safe_globals(_checkpoint_types())
         checkpoint.load_url = _load_url
-        # Only the fork has and calls it.
+        # A function of the fork.
         checkpoint._safe_torch_load = torch.load
-    checkpoint.get_torchvision_models = _addresses(
-        _torchvision_without_torchvision(checkpoint.get_torchvision_models),
-        'torchvision://',
+    checkpoint.get_torchvision_models = _report_unknown_names(
+        _without_torchvision(checkpoint.get_torchvision_models), 'torchvision://'
     )
-    checkpoint.get_external_models = _addresses(
+    checkpoint.get_external_models = _report_unknown_names(
         checkpoint.get_external_models, 'open-mmlab://'
     )
     if any(metadata.distributions(name='onedl-mmsegmentation')):
@@ -89,14 +88,14 @@ def install() -> None:
     )
 
 
-# Its own checkpoints under torch.load(weights_only=True) -------------------
+# mmengine's checkpoints with torch.load(weights_only=True) -----------------
 
 
 def _checkpoint_types() -> list:
-    """The types that mmengine's checkpoints hold beside tensors.
+    """The types in mmengine's checkpoints that ``torch.load`` would refuse.
 
-    They are those of runs of the three toolboxes, with EMA and seven kinds
-    of schedules.
+    They were collected from runs of the three toolboxes, with EMA and seven
+    kinds of schedules.
     """
     return [
         HistoryBuffer,
@@ -107,36 +106,44 @@ def _checkpoint_types() -> list:
     ]
 
 
-#: Stands in for the class, whose functions alone a checkpoint names.
+#: Stands in for OneCycleParamScheduler, of which checkpoints name functions.
 _ONE_CYCLE = object()
 
 
 def _getattr(owner: object, name: str) -> Callable:
-    """What stands in for ``getattr`` while a checkpoint is loaded.
+    """Stands in for ``getattr`` while a checkpoint is loaded.
 
-    Methods are pickled by ``getattr``: the statistics of a history buffer,
-    the annealing of a one-cycle schedule. The real ``getattr`` would open
-    every attribute of every object to a checkpoint.
+    A pickle gets methods by ``getattr``: the statistics of a history buffer,
+    the annealing of a one-cycle schedule. Only these are allowed, since the
+    real ``getattr`` would give a checkpoint every attribute of every object.
     """
+    allowed: tuple[str, ...] = ()
     if owner is HistoryBuffer:
         allowed = 'min', 'max', 'mean', 'current'
     elif owner is _ONE_CYCLE:
         owner, allowed = OneCycleParamScheduler, ('_annealing_cos', '_annealing_linear')
-    else:
-        allowed = ()
     if name not in allowed:
         raise pickle.UnpicklingError(f'GLOBAL builtins.getattr of {owner} and {name!r}')
     return getattr(owner, name)
 
 
-def _load_url(url: str, model_dir=None, map_location=None, progress=True):
+def _load_url(
+    url: str,
+    model_dir: str | None = None,
+    map_location: Any = None,
+    progress: bool = True,
+) -> dict[str, Any]:
     """``torch.hub.load_state_dict_from_url`` with ``torch.load``'s default.
 
-    Its own default is still the unsafe loading.
+    Its own default is ``weights_only=False``.
     """
     try:
         return torch.hub.load_state_dict_from_url(
-            url, model_dir, map_location, progress, weights_only=None
+            url,
+            model_dir,
+            map_location,
+            progress,
+            weights_only=None,  # type: ignore[arg-type]  # torch.load's default
         )
     except URLError as error:
         folder = model_dir or os.path.join(torch.hub.get_dir(), 'checkpoints')
@@ -146,20 +153,17 @@ def _load_url(url: str, model_dir=None, map_location=None, progress=True):
         ) from error
 
 
-# Names of pretrained weights -----------------------------------------------
+# Names of pretrained checkpoints -------------------------------------------
 
 
-def _torchvision_without_torchvision(get: Callable) -> Callable:
-    """Let ``torchvision://`` names do without the package.
-
-    mmengine imports it for the addresses that it has itself.
-    """
+def _without_torchvision(get: Callable) -> Callable:
+    """Read mmengine's table of ``torchvision://`` names without torchvision."""
 
     @functools.wraps(get)
-    def get_torchvision_models():
+    def get_torchvision_models() -> dict[str, str]:
         try:
             importlib.import_module('torchvision')
-        except Exception:  # a build for another torch raises what it likes
+        except Exception:  # a build for another torch may raise anything
             return mmengine.load(
                 Path(mmengine.__file__).parent / 'hub/torchvision_0.12.json'
             )
@@ -168,8 +172,8 @@ def _torchvision_without_torchvision(get: Callable) -> Callable:
     return get_torchvision_models
 
 
-def _addresses(get: Callable, scheme: str) -> Callable:
-    """Let a table of names and addresses say which name is unknown."""
+def _report_unknown_names(get: Callable, scheme: str) -> Callable:
+    """Make a table of names and addresses report an unknown name."""
 
     class Addresses(dict):
         def __missing__(self, name: str) -> str:
@@ -190,15 +194,16 @@ def _addresses(get: Callable, scheme: str) -> Callable:
 
 
 def _init_dist_on_cpu(init: Callable) -> Callable:
-    """Let a launcher of mmengine work on a machine without accelerator."""
+    """Make a launcher of mmengine work on a machine without an accelerator."""
 
     @functools.wraps(init)
-    def init_dist(backend, **kwargs):
+    def init_dist(backend: str, **kwargs: Any) -> None:
         if get_device() != 'cpu':
-            return init(backend, **kwargs)
+            init(backend, **kwargs)
+            return
         with mock.patch.object(torch.cuda, 'set_device'):
             init('gloo' if backend == 'nccl' else backend, **kwargs)
-        atexit.register(_leave_group)
+        atexit.register(_destroy_process_group)
         if backend == 'nccl' and is_main_process():
             print_log(
                 'There is no accelerator: the processes communicate through '
@@ -209,23 +214,22 @@ def _init_dist_on_cpu(init: Callable) -> Callable:
     return init_dist
 
 
-def _leave_group() -> None:
-    """End the threads of gloo before the interpreter ends.
-
-    One that still runs then aborts the process now and again.
-    """
+def _destroy_process_group() -> None:
+    """Stop gloo's threads, which could abort the process when Python exits."""
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
-        gc.collect()  # DDP in the runner's circles holds it too
+        gc.collect()  # DDP, in reference cycles of the runner, refers to it
 
 
 def _wrap_cpu_model(init: Callable) -> Callable:
-    """Let ``MMDistributedDataParallel`` wrap a model that is on the CPU."""
+    """Make ``MMDistributedDataParallel`` accept a model on the CPU."""
 
     @functools.wraps(init)
-    def __init__(self, module, *args, **kwargs):
+    def __init__(
+        self: MMDistributedDataParallel, module: nn.Module, *args: Any, **kwargs: Any
+    ) -> None:
         if all(p.device.type == 'cpu' for p in module.parameters()):
-            # DDP accepts device ids for accelerators only.
+            # DDP accepts device ids only for accelerators.
             kwargs.pop('device_ids', None)
             synced = sum(isinstance(m, nn.SyncBatchNorm) for m in module.modules())
             if synced:
