@@ -1,7 +1,6 @@
 """Train, evaluate and compare small models on generated data."""
 
 import argparse
-import contextlib
 import os
 import re
 import shlex
@@ -9,19 +8,18 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
-from demo import detection, report, segmentation, video
-from demo.report import DETECTION, SEGMENTATION, VIDEO
+from demo import detection, segmentation, video
 from mmengine.runner import find_latest_checkpoint
-from torch import nn
 
-from nl_plugins.analysis.comparison.runs import Run
-from nl_plugins.toolboxes import Metric
-from nl_plugins.visualization.attention_maps import draw_attention
-from nl_plugins.visualization.clips import draw_clip_attention
-from nl_plugins.visualization.predictions import draw_predictions
+from nl_plugins.analysis.progress import progress
+from nl_plugins.visualization.attention import compare_attention
+from nl_plugins.visualization.predictions import plot_predictions
+from nl_plugins.visualization.records import find_blocks
+from nl_plugins.visualization.samples import load_model
 
 # Of a line of the training log: where it is, how long it will take, the loss;
 # of an evaluation, the metrics.
@@ -33,24 +31,48 @@ PROGRESS = re.compile(
     r'|(acc/top1: \S*))'
 )
 ROOT = Path(__file__).resolve().parents[1]
-DET_CONFIGS = {
-    'Mask R-CNN': 'configs/demo/mask-rcnn_r18-2stages_fpn_demo.py',
-    '+ NonLocal2d': 'configs/demo/mask-rcnn_r18-2stages-nl-c3_fpn_demo.py',
-    '+ DisentangledNonLocal2d': 'configs/demo/mask-rcnn_r18-2stages-dnl-c3_fpn_demo.py',
-}
 
-SEG_CONFIGS = {
-    'FCN': 'configs/demo/fcn_r18-2stages_demo.py',
-    'non-local head': 'configs/demo/nonlocal_r18-2stages_demo.py',
-    'disentangled non-local head': 'configs/demo/dnl_r18-2stages_demo.py',
-}
-VIDEO_CONFIGS = {
-    'C2D': 'configs/demo/c2d_r18-2stages_demo.py',
-    '+ NonLocal3d in space': 'configs/demo/c2d_r18-2stages-nl-c3-space_demo.py',
-    '+ NonLocal3d in time': 'configs/demo/c2d_r18-2stages-nl-c3-time_demo.py',
-    '+ NonLocal3d': 'configs/demo/c2d_r18-2stages-nl-c3_demo.py',
-    '+ DisentangledNonLocal3d': 'configs/demo/c2d_r18-2stages-dnl-c3_demo.py',
-}
+
+@dataclass(frozen=True)
+class Task:
+    """A generated task: its data, and the configs of which the first is the
+    baseline."""
+
+    name: str
+    module: ModuleType
+    data: Path
+    shape: str
+    configs: list[str]
+
+
+def configs(pattern: str, *blocks: str) -> list[str]:
+    return [f'configs/demo/{pattern.format(block)}_demo.py' for block in blocks]
+
+
+DETECTION = Task(
+    'Instance segmentation',
+    detection,
+    Path('data/demo'),
+    '96x192',
+    configs('mask-rcnn_r18-2stages{}_fpn', '', '-nl-c3', '-dnl-c3'),
+)
+SEGMENTATION = Task(
+    'Semantic segmentation',
+    segmentation,
+    Path('data/demo_seg'),
+    '96x192',
+    configs('{}_r18-2stages', 'fcn', 'nonlocal', 'dnl'),
+)
+VIDEO = Task(
+    'Recognition',
+    video,
+    Path('data/demo_video'),
+    '4x64x128',
+    configs(
+        'c2d_r18-2stages{}', '', '-nl-c3-space', '-nl-c3-time', '-nl-c3', '-dnl-c3'
+    ),
+)
+TASKS = dict(det=DETECTION, seg=SEGMENTATION, video=VIDEO)
 
 
 def parse_args() -> argparse.Namespace:
@@ -58,7 +80,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         'task',
         nargs='?',
-        choices=['det', 'seg', 'video', 'all'],
+        choices=[*TASKS, 'all'],
         default='det',
         help='det: instance segmentation with Mask R-CNN (default); seg: '
         'semantic segmentation with FCN; video: recognition with a frame-wise '
@@ -82,142 +104,58 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-@contextlib.contextmanager
-def step(what: str) -> Iterator[None]:
-    """Say what is done and how long it took, as tools/lib.sh does."""
-    start = time.monotonic()
-    print(f'== {what}', flush=True)
-    yield
-    print(f'   took {time.monotonic() - start:.0f} s', flush=True)
-
-
-def train(config: str, seed: int, work_dir: Path) -> Run:
-    """Run tools/train.py and show the progress lines of its log."""
-    command = [
-        'tools/train.py',
-        config,
-        '--work-dir',
-        str(work_dir),
-        '--cfg-options',
-        f'randomness.seed={seed}',
-    ]
+def run(*command: str) -> None:
+    """Run a tool of this folder and show the progress lines of its log."""
     print(f'   $ python {shlex.join(command)}', flush=True)
-    last_lines = deque(maxlen=30)
+    last_lines: deque[str] = deque(maxlen=30)
     with subprocess.Popen(
         [sys.executable, *command],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     ) as process:
-        for line in process.stdout:
+        for line in process.stdout or ():
             last_lines.append(line)
-            progress = PROGRESS.search(line)
-            if progress:
-                print('  ', *filter(None, progress.groups()), flush=True)
+            found = PROGRESS.search(line)
+            if found:
+                print('  ', *filter(None, found.groups()), flush=True)
     if process.returncode:
         sys.exit(
             ''.join(last_lines) + f'error: {command[0]} ended with '
             f'exit status {process.returncode}; its output is above'
         )
-    return report.read_run(work_dir)
 
 
-def compare(
-    configs: dict[str, str],
-    seeds: list[int],
-    results: Path,
-    load: Callable[..., nn.Module],
-    queries: list,
-    draw: Callable[..., None],
-    metrics: Sequence[Metric],
-    loss: str,
-) -> dict[str, nn.Module]:
-    """Train every model once for each seed, and show what came out.
-
-    Returns the models of the last seed, by name.
-    """
-    models, trained = [], {}
-    for name, config in configs.items():
-        runs = []
-        for seed in seeds:
+def demonstrate(task: Task, seeds: list[int]) -> None:
+    """Train every model of a task once for each seed, and compare them."""
+    print(f'== {task.name}: dataset in {task.data}', flush=True)
+    task.module.generate_dataset(task.data)
+    queries = task.module.find_queries(task.data)
+    results = Path('work_dirs', task.data.name)
+    trainings = [(config, seed) for config in task.configs for seed in seeds]
+    with progress(len(trainings)) as tell:
+        for config, seed in trainings:
+            tell(f'train {config}, seed {seed}')
             work_dir = results / Path(config).stem / f'seed{seed}'
-            with step(f'{name}, seed {seed}'):
-                runs.append(train(config, seed, work_dir))
-        # the last seed's model stands for all in the picture
-        trained[name] = load(config, find_latest_checkpoint(work_dir), device='cpu')
-        parameters = sum(p.numel() for p in trained[name].parameters())
-        models.append(report.Model(name, parameters, runs))
-
-    with step('Pictures'):
-        report.draw_curves(models, results / 'curves.png', loss, metrics[-1])
-        _, *with_block = trained.items()
-        draw(dict(with_block), queries, results / 'attention.png')
-    table = report.format_table(models, metrics) + '\n'
-    (results / 'results.md').write_text(table)
-    print(f'== Results\n{table}\n{report.format_gains(models, metrics)}')
-    for name in ('results.md', 'curves.png', 'attention.png'):
-        print(f'   {results / name}')
-    return trained
-
-
-def demonstrate_detection(seeds: list[int]) -> None:
-    """Compare Mask R-CNN without and with blocks."""
-    from mmdet.apis import init_detector
-
-    data = Path('data/demo')
-    with step(f'Data set in {data}'):
-        detection.generate_dataset(data)
-    compare(
-        DET_CONFIGS,
-        seeds,
-        Path('work_dirs/demo'),
-        init_detector,
-        detection.find_queries(data),
-        draw_attention,
-        DETECTION,
-        'loss_cls',
-    )
-
-
-def demonstrate_segmentation(seeds: list[int]) -> None:
-    """Compare FCN with the same head with a block in it."""
-    from mmseg.apis import init_model
-
-    data = Path('data/demo_seg')
-    with step(f'Data set in {data}'):
-        segmentation.generate_dataset(data)
-    results = Path('work_dirs/demo_seg')
-    trained = compare(
-        SEG_CONFIGS,
-        seeds,
-        results,
-        init_model,
-        segmentation.find_queries(data),
-        draw_attention,
-        SEGMENTATION,
-        'decode.loss_ce',
-    )
-    draw_predictions(trained, range(3), results / 'predictions.png')
-    print(f'   {results / "predictions.png"}')
-
-
-def demonstrate_video(seeds: list[int]) -> None:
-    """Compare a frame-wise network with the same network with a block."""
-    from mmaction.apis import init_recognizer
-
-    data = Path('data/demo_video')
-    with step(f'Data set in {data}'):
-        video.generate_dataset(data)
-    compare(
-        VIDEO_CONFIGS,
-        seeds,
-        Path('work_dirs/demo_video'),
-        init_recognizer,
-        video.find_queries(data),
-        draw_clip_attention,
-        VIDEO,
-        'loss_cls',
-    )
+            options = ['--cfg-options', f'randomness.seed={seed}']
+            run('tools/train.py', config, '--work-dir', str(work_dir), *options)
+    print('== Pictures of the last seed', flush=True)
+    for config in task.configs:
+        work_dir = results / Path(config).stem / f'seed{seeds[-1]}'
+        model = load_model(config, find_latest_checkpoint(work_dir))
+        if find_blocks(model):
+            compare_attention({'block': model}, queries, work_dir / 'attention.png')
+        if task is SEGMENTATION:
+            path = work_dir / 'predictions.png'
+            plot_predictions({'predicted': model}, range(3), path)
+    print('== Comparison', flush=True)
+    command = [
+        *('tools/compare.py', *task.configs[1:], '--baseline', task.configs[0]),
+        *('--work-dirs', str(results), '--shape', task.shape, '--repeats', '0'),
+        *('--out', str(results)),
+    ]
+    print(f'   $ python {shlex.join(command)}', flush=True)
+    subprocess.run([sys.executable, *command], check=True)
 
 
 def main() -> None:
@@ -225,12 +163,9 @@ def main() -> None:
     # configs name their data relative to the repository
     os.chdir(ROOT)
     start = time.monotonic()
-    if args.task in ('det', 'all'):
-        demonstrate_detection(args.seeds)
-    if args.task in ('seg', 'all'):
-        demonstrate_segmentation(args.seeds)
-    if args.task in ('video', 'all'):
-        demonstrate_video(args.seeds)
+    for name, task in TASKS.items():
+        if args.task in (name, 'all'):
+            demonstrate(task, args.seeds)
     print(f'   all in {(time.monotonic() - start) / 60:.1f} min')
 
 

@@ -3,8 +3,8 @@
 #
 #     bash tools/demo.sh [det | seg | video | all] [--seeds 0 1 2]
 #
-# Takes less than ten minutes a task on two CPU cores after the installation,
-# fifteen for video; results go to work_dirs/demo (det), demo_seg and
+# Takes five to ten minutes a task on two CPU cores after the installation,
+# twelve for video; results and the page comparison.html go to work_dirs/demo (det), demo_seg and
 # demo_video.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh

@@ -1,6 +1,7 @@
-"""tools/demo.py, from generated data to table and pictures."""
+"""tools/demo.py, from generated data to the page of the comparison."""
 
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -35,95 +36,70 @@ def demo(load_tool, tmp_path, monkeypatch):
     return load_tool('demo')
 
 
-def shorten(demo, monkeypatch, configs, options):
-    """Leave the baseline and the last model, with a short training."""
-    for name in list(configs)[1:-1]:
-        monkeypatch.delitem(configs, name)
-    for name, config in configs.items():
-        short = f'{Path(config).stem}_short.py'
-        Path(short).write_text(f'_base_ = {config!r}\n{options}')
-        monkeypatch.setitem(configs, name, short)
-
-
-def assert_reported(configs, results, out, pictures):
-    for config in configs.values():
-        work_dir = f'{results}/{Path(config).stem}/seed3'
+def demonstrate(demo, name, options, monkeypatch, capfd, **sizes):
+    """Run a task with its baseline, its last model and a short training."""
+    task = demo.TASKS[name]
+    generate = partial(task.module.generate_dataset, **sizes)
+    monkeypatch.setattr(task.module, 'generate_dataset', generate)
+    short = []
+    for config in (task.configs[0], task.configs[-1]):
+        short.append(f'{Path(config).stem}_short.py')
+        Path(short[-1]).write_text(f'_base_ = {config!r}\n{options}')
+    task = replace(task, configs=short)
+    if name == 'seg':
+        monkeypatch.setattr(demo, 'SEGMENTATION', task)
+    demo.demonstrate(task, [3])
+    out, _ = capfd.readouterr()
+    results = Path('work_dirs', task.data.name)
+    for config in short:
+        work_dir = results / Path(config).stem / 'seed3'
         assert (
             f'$ python tools/train.py {config} --work-dir {work_dir} '
             '--cfg-options randomness.seed=3'
         ) in out
-    table = (results / 'results.md').read_text()
+    table = (results / 'comparison.md').read_text()
     assert table in out
-    assert [line.split('|')[1].strip() for line in table.splitlines()[2:]] == list(
-        configs
-    )
-    for name in pictures:
-        assert str(results / name) in out
-        assert (results / name).read_bytes().startswith(b'\x89PNG')
+    assert all(f'| {Path(config).stem} ' in table for config in short)
+    page = (results / 'comparison.html').read_text()
+    assert 'attention' in page and 'data:image/jpeg' in page
+    with_block = results / Path(short[-1]).stem / 'seed3'
+    assert (with_block / 'attention.png').read_bytes().startswith(b'\x89PNG')
+    return out, table, with_block
 
 
-def test_detection_demo_trains_and_reports(demo, monkeypatch, capsys):
-    monkeypatch.setattr(
-        demo.detection,
-        'generate_dataset',
-        partial(demo.detection.generate_dataset, num_train=8, num_val=2),
-    )
-    shorten(demo, monkeypatch, demo.DET_CONFIGS, ONE_EPOCH)
-    demo.demonstrate_detection([3])
-    out = capsys.readouterr().out
-    assert_reported(
-        demo.DET_CONFIGS, Path('work_dirs/demo'), out, ('curves.png', 'attention.png')
+def test_detection_demo_trains_and_compares(demo, monkeypatch, capfd):
+    out, table, _ = demonstrate(
+        demo, 'det', ONE_EPOCH, monkeypatch, capfd, num_train=8, num_val=2
     )
     # progress
     assert out.count('Epoch(train) [1][1/1]') == 2
     assert out.count('segm_mAP') == 2
-    assert '+ DisentangledNonLocal2d: box AP' in out
+    assert 'gain in mask AP' in table
 
 
-def test_segmentation_demo_trains_and_reports(demo, monkeypatch, capsys):
-    monkeypatch.setattr(
-        demo.segmentation,
-        'generate_dataset',
-        partial(demo.segmentation.generate_dataset, num_train=8, num_val=4),
-    )
-    shorten(demo, monkeypatch, demo.SEG_CONFIGS, TWO_ITERATIONS)
-    demo.demonstrate_segmentation([3])
-    out = capsys.readouterr().out
-    assert_reported(
-        demo.SEG_CONFIGS,
-        Path('work_dirs/demo_seg'),
-        out,
-        ('curves.png', 'attention.png', 'predictions.png'),
+def test_segmentation_demo_trains_and_compares(demo, monkeypatch, capfd):
+    out, table, with_block = demonstrate(
+        demo, 'seg', TWO_ITERATIONS, monkeypatch, capfd, num_train=8, num_val=4
     )
     assert out.count('Iter(train) [2/2]') == 2
     assert out.count('mIoU: ') == 2
-    assert 'disentangled non-local head: mIoU' in out
+    assert 'gain in mIoU' in table
+    assert (with_block / 'predictions.png').read_bytes().startswith(b'\x89PNG')
 
 
-def test_video_demo_trains_and_reports(demo, monkeypatch, capsys):
+def test_video_demo_trains_and_compares(demo, monkeypatch, capfd):
     pytest.importorskip('mmaction')
-    monkeypatch.setattr(
-        demo.video,
-        'generate_dataset',
-        partial(demo.video.generate_dataset, num_train=16, num_val=8),
-    )
-    shorten(demo, monkeypatch, demo.VIDEO_CONFIGS, ONE_EPOCH)
-    demo.demonstrate_video([3])
-    out = capsys.readouterr().out
-    assert_reported(
-        demo.VIDEO_CONFIGS,
-        Path('work_dirs/demo_video'),
-        out,
-        ('curves.png', 'attention.png'),
+    out, table, _ = demonstrate(
+        demo, 'video', ONE_EPOCH, monkeypatch, capfd, num_train=16, num_val=8
     )
     assert out.count('Epoch(train) [1][1/1]') == 2
     assert out.count('acc/top1: ') == 2
-    assert '+ DisentangledNonLocal3d: top-1' in out
+    assert 'gain in top-1' in table
 
 
 def test_failed_training_ends_the_demo_with_its_own_words(demo):
     with pytest.raises(SystemExit, match="no config 'missing.py'"):
-        demo.train('missing.py', 0, Path('work_dirs/demo/missing/seed0'))
+        demo.run('tools/train.py', 'missing.py', '--work-dir', 'work_dirs/demo')
 
 
 @pytest.mark.parametrize('seeds', [['1', '1'], ['-1'], ['0', 'x']])
