@@ -54,7 +54,7 @@ def test_setup_cfg_names_the_version_and_the_extras():
     config.read(ROOT / 'setup.cfg')
     assert config['metadata']['version'] == 'attr: nl_plugins.__version__'
     extras = set(config['options.extras_require'])
-    assert extras == {'det', 'seg', 'video', 'all', 'dev'}
+    assert extras == {'det', 'seg', 'video', 'all', 'dev', 'docs'}
 
 
 # What installs, tests or demonstrates a clone.

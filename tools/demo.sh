@@ -4,8 +4,8 @@
 #     bash tools/demo.sh [det | seg | video | all] [--seeds 0 1 2]
 #
 # Takes five to ten minutes a task on two CPU cores after the installation,
-# twelve for video; results and the page comparison.html go to work_dirs/demo (det), demo_seg and
-# demo_video.
+# twelve for video. Results, with the page comparison.html, go to
+# work_dirs/demo (det), demo_seg and demo_video.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"

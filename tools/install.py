@@ -228,8 +228,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, 'requirements.txt')
         file.write_text('\n'.join(requirements.values()))
-        rest = ['-r', str(file), '-r', 'requirements/dev.txt']
-        pip('Toolboxes and development tools', 'install', *rest)
+        rest = ['-r', str(file)]
+        for name in 'docs', 'dev':
+            rest += ['-r', f'requirements/{name}.txt']
+        pip('Toolboxes, development and documentation tools', 'install', *rest)
         install_cv2()
         install_mmcv(mmcv, Path(folder))
     pip('nl_plugins', 'install', '--no-build-isolation', '--no-deps', '-e', '.')

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Install what is missing, check the style, run the tests.
+# Install what is missing, check style, format and types, run the tests.
 #
 #     bash tools/test.sh [--stack openmmlab | onedl] [pytest's arguments]
 set -euo pipefail
@@ -13,6 +13,7 @@ python=$(environment "$stack")/bin/python
 cd "$ROOT"
 step "Style (ruff)" "$python" -m ruff check .
 step "Format (ruff)" "$python" -m ruff format --check .
+step "Types (mypy)" "$python" -m mypy nl_plugins
 printf '== Tests (pytest)\n'
 # One worker a core, each with one thread. pytest's closing line names the
 # result and the time.

@@ -1,4 +1,4 @@
-"""Draw what segmentors predict, side by side, and what their blocks attend to.
+"""Plot what segmentors predict, side by side, and what their blocks attend to.
 
 The images are those that the first model is tested on.
 """

@@ -1,5 +1,5 @@
 # A frame-wise network (C2D) made small enough to train in minutes on two CPU
-# cores, for the data set of tools/demo/video.py: ResNet3d without kernels
+# cores, for the dataset of tools/demo/video.py: ResNet3d without kernels
 # in time, which adds up what it finds in single frames.
 _base_ = (
     'mmaction::recognition/i3d/'

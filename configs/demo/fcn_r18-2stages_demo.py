@@ -1,4 +1,4 @@
-# FCN made small enough to train in minutes on two CPU cores, for the data set
+# FCN made small enough to train in minutes on two CPU cores, for the dataset
 # of tools/demo/segmentation.py. With two ResNet stages it cannot see as far
 # as the lamp that names a shape.
 _base_ = 'mmseg::fcn/fcn_r50-d8_4xb2-40k_cityscapes-512x1024.py'

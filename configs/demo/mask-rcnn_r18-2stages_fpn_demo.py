@@ -1,5 +1,5 @@
 # Mask R-CNN made small enough to train in minutes on two CPU cores, for the
-# data set of tools/demo/detection.py. With two ResNet stages and one FPN
+# dataset of tools/demo/detection.py. With two ResNet stages and one FPN
 # level it cannot see as far as the lamp that names a shape.
 _base_ = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
 custom_imports = dict(imports=['nl_plugins'], allow_failed_imports=False)

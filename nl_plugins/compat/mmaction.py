@@ -19,6 +19,7 @@ import sys
 from collections.abc import Callable
 from importlib import metadata
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 from mmengine.utils import digit_version
@@ -50,7 +51,9 @@ class _DRNFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     package = 'mmaction.models.localizers.drn'
 
-    def find_spec(self, fullname, path=None, target=None):
+    def find_spec(
+        self, fullname: str, path: Any = None, target: Any = None
+    ) -> importlib.machinery.ModuleSpec | None:
         if fullname in (self.package, f'{self.package}.drn'):
             return importlib.machinery.ModuleSpec(
                 fullname, self, is_package=fullname == self.package
@@ -61,13 +64,14 @@ class _DRNFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         if module.__name__ != self.package:
             from mmaction.registry import MODELS
 
-            module.DRN = MODELS.register_module(name='DRN', module=_DRN)
+            MODELS.register_module(name='DRN', module=_DRN)
+            vars(module)['DRN'] = _DRN
 
 
 class _DRN(nn.Module):
     """Stand-in for mmaction2's localizer of that name."""
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         raise ModuleNotFoundError(
             "the installed mmaction2 lacks 'mmaction.models.localizers.drn' "
             '(the wheel of 1.2.0 was built without it), so DRN cannot be '
@@ -86,7 +90,7 @@ def name_videos() -> None:
 def _name_video(prepare: Callable) -> Callable:
 
     @functools.wraps(prepare)
-    def prepare_data(self, idx):
+    def prepare_data(self: Any, idx: int) -> Any:
         try:
             return prepare(self, idx)
         except (AssertionError, AttributeError, KeyError, TypeError):

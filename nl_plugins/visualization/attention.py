@@ -9,10 +9,10 @@ import mmcv
 import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.model import BaseModel
 from mmengine.registry import VISUALIZERS
 from mmengine.structures import BaseDataElement
 from mmengine.visualization import Visualizer
-from torch import nn
 
 from .records import (
     AttentionMap,
@@ -54,7 +54,7 @@ def build_visualizer(cfg: Config, save_dir: str, dataset_meta: dict) -> Visualiz
 
 
 def plot_attention(
-    model: nn.Module,
+    model: BaseModel,
     data: dict[str, Any],
     visualizer: Visualizer,
     name: str,
@@ -71,7 +71,7 @@ def plot_attention(
     block.
 
     Args:
-        model (nn.Module): Detector, segmentor or recognizer in evaluation
+        model (BaseModel): Detector, segmentor or recognizer in evaluation
             mode.
         data (dict[str, Any]): A sample of the dataset.
         visualizer (Visualizer): Gets the pictures.
@@ -116,12 +116,12 @@ def plot_attention(
 
 
 def attention_maps(
-    model: nn.Module, file: str | Path, point: tuple[float, float]
+    model: BaseModel, file: str | Path, point: tuple[float, float]
 ) -> tuple[Record, dict[str, AttentionMap]]:
     """Run a model on a file and look at the attention of its last block.
 
     Args:
-        model (nn.Module): Detector, segmentor or recognizer with its config
+        model (BaseModel): Detector, segmentor or recognizer with its config
             as ``cfg``.
         file (str | Path): Image or video.
         point (tuple[float, float]): Column and row of the query pixel; of a
@@ -141,14 +141,14 @@ def attention_maps(
 
 
 def compare_attention(
-    models: Mapping[str, nn.Module],
+    models: Mapping[str, BaseModel],
     queries: Sequence[tuple[str | Path, tuple[float, float]]],
     path: str | Path,
 ) -> None:
     """Plot the attention of the last blocks of several models.
 
     Args:
-        models (Mapping[str, nn.Module]): Models by name, as for
+        models (Mapping[str, BaseModel]): Models by name, as for
             :func:`attention_maps`.
         queries (Sequence[tuple]): File of an image or video, and the query
             pixel, each of which gets a row, of a video a strip for each map.
@@ -229,7 +229,7 @@ def _panels(
     mark = np.array(
         [[point[0] * width / seen.original[1], point[1] * height / seen.original[0]]]
     )
-    mark[0, 0] += list(shown).index(frame) * width
+    mark[0, 0] += shown.tolist().index(frame) * width
     title = 'query'
     if count > 1:
         title += f' in frame {frame + 1} of {count}'

@@ -3,12 +3,14 @@
 import logging
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from mmengine.dist import master_only
 from mmengine.hooks import Hook, IterTimerHook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
+from torch import nn
 
 from ..errors import OptionError
 from ..registry import HOOKS
@@ -16,10 +18,10 @@ from ..registry import HOOKS
 
 @HOOKS.register_module()
 class AttentionVisualizationHook(Hook):
-    """Draws what a block attends to every some iterations.
+    """Plot what a block attends to, at regular intervals.
 
-    The pictures of :func:`nl_plugins.visualization.attention.plot_attention`, of a few
-    samples of the validation, go to all backends of the runner's visualizer
+    The pictures of :func:`nl_plugins.visualization.attention.plot_attention`,
+    of a few samples of the validation, go to all backends of the runner's visualizer
     (files below ``vis_data/vis_image``, TensorBoard).
 
     .. code-block:: python
@@ -29,7 +31,7 @@ class AttentionVisualizationHook(Hook):
 
     Args:
         interval (int): Iterations between the pictures. Defaults to 1000.
-        samples (Sequence[int]): Numbers of samples in the data set of the
+        samples (Sequence[int]): Numbers of samples in the dataset of the
             validation. Defaults to ``(0, 1)``.
         points (Sequence[tuple[float, float]]): Query pixels, column and
             row. Defaults to none, those of the tool
@@ -39,7 +41,7 @@ class AttentionVisualizationHook(Hook):
             last one.
 
     Raises:
-        OptionError: If an argument has not the form above, or at the start
+        OptionError: If an argument is not of these types, or at the start
             of the training if there is no such block, no validation, or no
             such sample in it. What turns out later, such as a pixel outside
             of an image, is a warning in the log.
@@ -94,7 +96,11 @@ class AttentionVisualizationHook(Hook):
 
     @master_only
     def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch=None, outputs=None
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: Any = None,
     ) -> None:
         if not self.every_n_train_iters(runner, self.interval):
             return
@@ -135,7 +141,7 @@ class AttentionVisualizationHook(Hook):
                 hook.t += time.time() - start
 
 
-def _unwrapped(runner: Runner):
+def _unwrapped(runner: Runner) -> nn.Module:
     """The model without what distributes it."""
     model = runner.model
     return model.module if is_model_wrapper(model) else model

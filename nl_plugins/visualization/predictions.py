@@ -8,19 +8,19 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from mmengine.dataset import BaseDataset
+from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, init_default_scope
-from torch import nn
 
 from ..errors import OptionError
 from .records import run
 from .samples import sample_from_file
 
 
-def dataset_of(model: nn.Module) -> BaseDataset:
+def dataset_of(model: BaseModel) -> BaseDataset:
     """The dataset that a model is tested on.
 
     Args:
-        model (nn.Module): Segmentor with its config as ``cfg``.
+        model (BaseModel): Segmentor with its config as ``cfg``.
 
     Returns:
         BaseDataset: ``test_dataloader.dataset`` of the model's config.
@@ -48,12 +48,12 @@ def check_samples(dataset: BaseDataset, samples: Sequence[int]) -> None:
 
 
 def plot_predictions(
-    models: Mapping[str, nn.Module], samples: Sequence[int], path: str | Path
+    models: Mapping[str, BaseModel], samples: Sequence[int], path: str | Path
 ) -> None:
     """Plot images, their ground truth and what each model predicts.
 
     Args:
-        models (Mapping[str, nn.Module]): Segmentors with
+        models (Mapping[str, BaseModel]): Segmentors with
             their configs as ``cfg``, by name, all of the same classes.
         samples (Sequence[int]): Rows of the picture: numbers of images in
             the :func:`dataset_of` of the first model. What its
@@ -69,8 +69,8 @@ def plot_predictions(
     for name, model in models.items():
         if model.decode_head.num_classes != len(classes):
             raise OptionError(
-                f'{name} must predict the {len(classes)} classes of the data '
-                f'set, but it has {model.decode_head.num_classes}'
+                f'{name} must predict the {len(classes)} classes of the '
+                f'dataset, but it has {model.decode_head.num_classes}'
             )
     check_samples(dataset, samples)
     # 255, the label of no class, stays black

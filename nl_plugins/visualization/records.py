@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from mmengine.config import ConfigDict
 from mmengine.dataset import pseudo_collate
+from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 from torch.nn import functional
@@ -91,16 +92,16 @@ def choose_block(
     return name, blocks[name]
 
 
-def record(model: nn.Module, data: dict[str, Any], block: NonLocalBlock) -> Record:
+def record(model: BaseModel, data: dict[str, Any], block: NonLocalBlock) -> Record:
     """Run a model and keep what a block gets.
 
     A segmentor that slides a window takes the whole image at once here. Of
     several clips and crops of a video the first one is looked at.
 
     Args:
-        model (nn.Module): Detector, segmentor or recognizer in evaluation
+        model (BaseModel): Detector, segmentor or recognizer in evaluation
             mode.
-        data (dict[str, Any]): A sample as the data set gives it.
+        data (dict[str, Any]): A sample as the dataset gives it.
         block (NonLocalBlock): A block of the model.
 
     Returns:
@@ -157,13 +158,13 @@ def record(model: nn.Module, data: dict[str, Any], block: NonLocalBlock) -> Reco
     )
 
 
-def run(model: nn.Module, data: dict[str, Any]) -> BaseDataElement:
+def run(model: BaseModel, data: dict[str, Any]) -> BaseDataElement:
     """Predict one sample.
 
     Args:
-        model (nn.Module): Detector, segmentor or recognizer in evaluation
+        model (BaseModel): Detector, segmentor or recognizer in evaluation
             mode.
-        data (dict[str, Any]): A sample as the data set gives it.
+        data (dict[str, Any]): A sample as the dataset gives it.
 
     Returns:
         BaseDataElement: The prediction, in the toolbox's own form.
@@ -262,27 +263,27 @@ def _grid(seen: Record) -> tuple[int, ...]:
     size = tuple(seen.features.shape[2:])
     if seen.block.ndim == 2:
         return 1, *size
-    return (seen.block.num_frames, *size) if seen.block.num_frames else size
+    frames: Any = seen.block.num_frames
+    return (frames, *size) if frames else size
 
 
 def _enlarge(seen: Record, weights: Tensor) -> np.ndarray:
     """Weights of key positions for every pixel that the model sees."""
     count, height, width = seen.frames.shape[:3]
-    mode, size = 'bilinear', seen.padded
+    mode: str = 'bilinear'
+    size: tuple[int, ...] = seen.padded
     if weights.dim() == 3:
-        mode, size = 'trilinear', (count, *seen.padded)
-    large = functional.interpolate(weights[None, None].float(), tuple(size), mode=mode)[
-        0, 0
-    ]
+        mode, size = 'trilinear', (count, *size)
+    large = functional.interpolate(weights[None, None].float(), size, mode=mode)
     return large.reshape(count, *seen.padded)[:, :height, :width].cpu().numpy()
 
 
 @contextmanager
-def whole_images(model: nn.Module) -> Iterator[None]:
+def whole_images(model: BaseModel) -> Iterator[None]:
     """Let a segmentor that slides a window take the image at once.
 
     Args:
-        model (nn.Module): Any model; others are left as they are.
+        model (BaseModel): Any model; others are left as they are.
     """
     test_cfg = getattr(model, 'test_cfg', None)
     if not isinstance(test_cfg, dict) or test_cfg.get('mode') != 'slide':

@@ -5,9 +5,9 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.dataset import Compose
+from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, init_default_scope
 from mmengine.runner import CheckpointLoader
-from torch import nn
 
 from ..checkpoints.load import check_checkpoint_exists, load_parameters
 from ..checkpoints.upgrade import upgrade
@@ -17,7 +17,7 @@ from ..toolboxes import toolbox_of
 from ..toolboxes.base import unwrap_datasets
 
 
-def load_model(config: str, checkpoint: str, device: str = 'cpu') -> nn.Module:
+def load_model(config: str, checkpoint: str, device: str = 'cpu') -> BaseModel:
     """Build a model that is certain to have a checkpoint's parameters.
 
     Upstream's non-local blocks become ours, which can be looked into.
@@ -28,7 +28,7 @@ def load_model(config: str, checkpoint: str, device: str = 'cpu') -> nn.Module:
         device (str): Where to run. Defaults to ``'cpu'``.
 
     Returns:
-        nn.Module: The model in evaluation mode, with its config as ``cfg``
+        BaseModel: The model in evaluation mode, with its config as ``cfg``
         and the classes of its data as ``dataset_meta``.
 
     Raises:
@@ -38,7 +38,7 @@ def load_model(config: str, checkpoint: str, device: str = 'cpu') -> nn.Module:
     """
     check_checkpoint_exists(checkpoint)
     cfg = load_config(config)
-    model = build_model(cfg)
+    model: BaseModel = build_model(cfg)
     content = CheckpointLoader.load_checkpoint(checkpoint, 'cpu')
     load_parameters(model, content, checkpoint, config)
     upgrade(model)
@@ -56,8 +56,8 @@ def sample_from_file(cfg: Config, path: str | Path) -> dict[str, Any]:
         path (str | Path): Image, or video for a recognizer.
 
     Returns:
-        dict[str, Any]: ``'inputs'`` and ``'data_samples'``, as a data set
-        gives them.
+        dict[str, Any]: ``'inputs'`` and ``'data_samples'``, as the dataset
+        returns them.
 
     Raises:
         OptionError: The file does not exist or cannot be read.
@@ -87,7 +87,7 @@ def sample_from_file(cfg: Config, path: str | Path) -> dict[str, Any]:
 
 
 def _dataset(cfg: Config) -> dict:
-    """Config of the data set that a model is tested on."""
+    """Config of the dataset that a model is tested on."""
     return unwrap_datasets((cfg.get('test_dataloader') or {}).get('dataset', {}))[0]
 
 
@@ -100,5 +100,5 @@ def _metainfo(cfg: Config) -> dict:
     if isinstance(dataset_type, str):
         with DATASETS.switch_scope_and_registry(None) as registry:
             dataset_type = registry.get(dataset_type)
-    # MMAction2's data sets know numbers alone.
+    # MMAction2's datasets know numbers alone.
     return dataset_type._load_metainfo(dataset.get('metainfo'))

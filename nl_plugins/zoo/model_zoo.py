@@ -83,17 +83,16 @@ def _generate(root: Path) -> dict[Path, str]:
         files[file] = _to_yaml(content)
         readme = file.with_name('README.md')
         table = _table(content['Models'], root)
-        text, found = _TABLE.subn(
-            lambda match, table=table: f'{match[1]}{table}\n{match[2]}',
-            readme.read_text(),
-        )
+        text = readme.read_text()
+        found = _TABLE.search(text)
         if not found:
             raise MetafileError(
                 f'{_inside(readme, root)} has no place for '
                 'the table: <!-- model zoo --> and '
                 '<!-- /model zoo --> on lines of their own'
             )
-        files[readme] = text
+        start, end = text[: found.start()] + found[1], found[2] + text[found.end() :]
+        files[readme] = f'{start}{table}\n{end}'
     return files
 
 
@@ -109,7 +108,7 @@ def _read_metafiles(root: Path) -> dict[Path, dict]:
         if not {'demo', '_base_'} & set(path.relative_to(root).parts)
     }
     metafiles = {}
-    names = Counter()
+    names: Counter[str] = Counter()
     for file in sorted(folder / 'metafile.yml' for folder in folders):
         if not file.is_file():
             raise MetafileError(f'there is no {_inside(file, root)}')

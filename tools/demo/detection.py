@@ -1,4 +1,4 @@
-"""The scenes as a small data set in COCO's format.
+"""The scenes as a small dataset in COCO's format.
 
 A detector that cannot look across the image finds every shape and guesses
 its class.
@@ -31,7 +31,7 @@ from pathlib import Path
 import mmcv
 import pycocotools.mask as coco_mask
 
-from .scene import HEIGHT, WIDTH, Scene, draw_subsets, encode
+from .scene import HEIGHT, WIDTH, Scene, encode, sample_subsets
 
 CLASSES = ('orange', 'blue')
 
@@ -39,9 +39,9 @@ CLASSES = ('orange', 'blue')
 def generate_dataset(
     root: str | Path, num_train: int = 400, num_val: int = 100, seed: int = 0
 ) -> None:
-    """Write the data set: two folders of PNG images, two annotation files.
+    """Write the dataset: two folders of PNG images, two annotation files.
 
-    The same arguments give the same bytes; the two subsets are drawn from
+    The same arguments give the same bytes; the two subsets are sampled from
     independent random streams, and each has as many images of one class as
     of the other. Files that are already there are overwritten.
 
@@ -58,7 +58,7 @@ def generate_dataset(
             subset.
     """
     root = Path(root)
-    for subset, scenes in draw_subsets(num_train, num_val, seed):
+    for subset, scenes in sample_subsets(num_train, num_val, seed):
         _write_subset(root, subset, scenes)
 
 
@@ -97,7 +97,7 @@ def find_queries(root: str | Path) -> list[tuple[Path, tuple[float, float]]]:
     """Choose a shape of each class to look at.
 
     Args:
-        root (str | Path): Folder of a generated data set.
+        root (str | Path): Folder of a generated dataset.
 
     Returns:
         list[tuple[Path, tuple[float, float]]]: For each class, the first

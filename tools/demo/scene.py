@@ -39,16 +39,16 @@ class Scene(NamedTuple):
     lamp: tuple[slice, slice]
 
 
-def draw_balanced(
+def sample_balanced(
     kinds: int,
     num_train: int,
     num_val: int,
     seed: int,
-    draw: Callable[[np.random.Generator, int], T],
+    sample: Callable[[np.random.Generator, int], T],
 ) -> Iterator[tuple[str, Iterator[T]]]:
-    """Draw the samples of a data set, as many of each kind.
+    """Sample a dataset, as many of each kind.
 
-    The same arguments give the same samples; the two subsets are drawn from
+    The same arguments give the same samples; the two subsets are sampled from
     independent random streams.
 
     Args:
@@ -56,7 +56,7 @@ def draw_balanced(
         num_train (int): Samples to train on.
         num_val (int): Samples to evaluate on.
         seed (int): Seed of both random streams.
-        draw (Callable): Draws one sample, given a
+        sample (Callable): Makes one sample, given a
             :class:`numpy.random.Generator` and the index of the kind.
 
     Yields:
@@ -76,18 +76,18 @@ def draw_balanced(
     for subset, number, stream in zip(('train', 'val'), (num_train, num_val), streams):
         rng = np.random.default_rng(stream)
         found = rng.permutation(np.arange(number) % kinds)
-        yield subset, (draw(rng, kind) for kind in found.tolist())
+        yield subset, (sample(rng, kind) for kind in found.tolist())
 
 
-def draw_subsets(
+def sample_subsets(
     num_train: int, num_val: int, seed: int
 ) -> Iterator[tuple[str, Iterator[Scene]]]:
-    """Draw the scenes of a data set, see :func:`draw_balanced`."""
-    return draw_balanced(len(LAMP_COLOURS), num_train, num_val, seed, draw_scene)
+    """Sample the scenes of a dataset, see :func:`sample_balanced`."""
+    return sample_balanced(len(LAMP_COLOURS), num_train, num_val, seed, sample_scene)
 
 
-def draw_scene(rng: np.random.Generator, label: int) -> Scene:
-    """Draw one image.
+def sample_scene(rng: np.random.Generator, label: int) -> Scene:
+    """Sample one image.
 
     Args:
         rng (numpy.random.Generator): Source of everything but the class.

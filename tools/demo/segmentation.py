@@ -1,4 +1,4 @@
-"""The scenes as a small data set in the layout of Cityscapes.
+"""The scenes as a small dataset in the layout of Cityscapes.
 
 The road is the background; a shape is a car or a bus by the colour of the
 lamp, which is a traffic light. A network that cannot look across the image
@@ -25,7 +25,7 @@ import mmcv
 import numpy as np
 import pycocotools.mask as coco_mask
 
-from .scene import HEIGHT, WIDTH, Scene, draw_subsets, encode
+from .scene import HEIGHT, WIDTH, Scene, encode, sample_subsets
 
 #: Train ids of Cityscapes.
 ROAD, TRAFFIC_LIGHT = 0, 6
@@ -35,7 +35,7 @@ SHAPES = (13, 15)  # car and bus, by the colour of the lamp
 def generate_dataset(
     root: str | Path, num_train: int = 400, num_val: int = 100, seed: int = 0
 ) -> None:
-    """Write the data set: images and label maps, PNG.
+    """Write the dataset: images and label maps, PNG.
 
     The same arguments give the same bytes. Files that are already there are
     overwritten.
@@ -53,7 +53,7 @@ def generate_dataset(
             subset.
     """
     root = Path(root)
-    for subset, scenes in draw_subsets(num_train, num_val, seed):
+    for subset, scenes in sample_subsets(num_train, num_val, seed):
         for number, scene in enumerate(scenes, start=1):
             name = f'{subset}/demo/demo_{number:06d}'
             mmcv.imwrite(
@@ -61,12 +61,12 @@ def generate_dataset(
                 str(root / 'leftImg8bit' / f'{name}_leftImg8bit.png'),
             )
             mmcv.imwrite(
-                draw_labels(scene),
+                label_map(scene),
                 str(root / 'gtFine' / f'{name}_gtFine_labelTrainIds.png'),
             )
 
 
-def draw_labels(scene: Scene) -> np.ndarray:
+def label_map(scene: Scene) -> np.ndarray:
     """The train id of every pixel, ``(H, W)``, uint8."""
     labels = np.full((HEIGHT, WIDTH), ROAD, np.uint8)
     labels[scene.lamp] = TRAFFIC_LIGHT
@@ -79,7 +79,7 @@ def find_queries(root: str | Path) -> list[tuple[Path, tuple[float, float]]]:
     """Choose a shape of each class to look at.
 
     Args:
-        root (str | Path): Folder of a generated data set.
+        root (str | Path): Folder of a generated dataset.
 
     Returns:
         list[tuple[Path, tuple[float, float]]]: For each class, the first

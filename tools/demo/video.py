@@ -35,7 +35,7 @@ import cv2
 import mmcv
 import numpy as np
 
-from .scene import LAMP_COLOURS, draw_balanced
+from .scene import LAMP_COLOURS, sample_balanced
 
 HEIGHT, WIDTH = 64, 128
 NUM_FRAMES = 16
@@ -65,7 +65,7 @@ class Clip(NamedTuple):
 def generate_dataset(
     root: str | Path, num_train: int = 800, num_val: int = 200, seed: int = 0
 ) -> None:
-    """Write the data set: MP4 files and their lists, as of Kinetics-400.
+    """Write the dataset: MP4 files and their lists, as of Kinetics-400.
 
     The same arguments give the same frames. Files that are already there are
     overwritten.
@@ -85,7 +85,7 @@ def generate_dataset(
     """
     root = Path(root)
     kinds = 2 * 2 * 2  # class, stripes of the grey patch, far or not
-    for subset, clips in draw_balanced(kinds, num_train, num_val, seed, draw_clip):
+    for subset, clips in sample_balanced(kinds, num_train, num_val, seed, sample_clip):
         folder = root / f'videos_{subset}'
         folder.mkdir(parents=True, exist_ok=True)
         lines = []
@@ -96,8 +96,8 @@ def generate_dataset(
         (root / f'kinetics400_{subset}_list_videos.txt').write_text(''.join(lines))
 
 
-def draw_clip(rng: np.random.Generator, kind: int) -> Clip:
-    """Draw one video.
+def sample_clip(rng: np.random.Generator, kind: int) -> Clip:
+    """Sample one video.
 
     Args:
         rng (numpy.random.Generator): Source of everything but the kind.
@@ -170,7 +170,7 @@ def find_queries(root: str | Path) -> list[tuple[Path, tuple[float, float]]]:
     """Choose a video of each class in which the patches are far apart.
 
     Args:
-        root (str | Path): Folder of a generated data set.
+        root (str | Path): Folder of a generated dataset.
 
     Returns:
         list[tuple[Path, tuple[float, float]]]: For each class, the first

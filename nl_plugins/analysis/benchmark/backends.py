@@ -89,8 +89,8 @@ def _concatenation_of_pairs(
 def _concatenation_of_sums(
     query: Tensor, key: Tensor, value: Tensor, scale: float
 ) -> Tensor:
-    scores = (scale * t.sum(dim=2) for t in (query, key))
-    return attention.concatenation_attention(*scores, value)
+    query_score, key_score = (scale * t.sum(dim=2) for t in (query, key))
+    return attention.concatenation_attention(query_score, key_score, value)
 
 
 def _milliseconds(

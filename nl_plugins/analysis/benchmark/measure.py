@@ -130,6 +130,8 @@ def multiplications(case: Case) -> int:
 class _NaiveConcatenation:
     """mmcv's concatenation without what autograd refuses in it."""
 
+    concat_project: Callable[[Tensor], Tensor]
+
     def concatenation(self, theta_x: Tensor, phi_x: Tensor) -> Tensor:
         queries, keys = theta_x.shape[2], phi_x.shape[3]
         pairs = torch.cat(

@@ -6,6 +6,7 @@ from math import prod
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 from matplotlib.figure import Figure
 
 from ..tables import Table, write_csv
@@ -148,7 +149,7 @@ def plot(results: Results, path: str | Path) -> None:
 
 def _series(results: Results) -> dict[tuple[str, str], list]:
     """Positions and results, by title and implementation."""
-    series = {}
+    series: dict[tuple[str, str], list] = {}
     for case, by_name in sorted(results.items(), key=lambda item: prod(item[0].size)):
         title = f'{case.block.replace("_", " ")}, {case.dtype}, {_phase(case)}'
         for name, result in by_name.items():
@@ -171,11 +172,7 @@ def _slope(xs: list[int], ys: list[float]) -> float:
     """Exponent of a power law, by least squares on the logarithms."""
     if len(set(xs)) < 2 or not all(ys):
         return math.nan
-    xs, ys = [math.log(x) for x in xs], [math.log(y) for y in ys]
-    mean_x, mean_y = sum(xs) / len(xs), sum(ys) / len(ys)
-    return sum((x - mean_x) * (y - mean_y) for x, y in zip(xs, ys)) / sum(
-        (x - mean_x) ** 2 for x in xs
-    )
+    return float(np.polyfit(np.log(xs), np.log(ys), 1)[0])
 
 
 def _input(case: Case) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
+from mmengine.model import BaseModel
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmengine.runner import set_random_seed
@@ -133,7 +134,7 @@ def _build_step(cfg: Config, phase: str, setting: Setting) -> Callable[[], None]
     if 'size' in (cfg.model.get('data_preprocessor') or {}):
         # MMSegmentation pads what is smaller.
         cfg.model.data_preprocessor.size = shape
-    model = build_model(cfg)
+    model: BaseModel = build_model(cfg)
     sample_parameters(model)
     model.to(setting.device)
     training = phase == 'training'

@@ -161,13 +161,13 @@ def compare(
 
 def _by_baseline(configs: Sequence[str], baseline: str | None) -> dict[str, list[str]]:
     """The configs of each baseline, which is the first of them."""
-    files = {}
+    files: dict[Path, str] = {}
 
     def spell(config: str) -> str:
         # One file may be written in several ways.
         return files.setdefault(find_config(config).resolve(), config)
 
-    groups = {}
+    groups: dict[str, list[str]] = {}
     for config in dict.fromkeys(map(spell, configs)):
         first = baseline or fair_baseline(config)
         if first is None:
@@ -183,7 +183,7 @@ def _by_baseline(configs: Sequence[str], baseline: str | None) -> dict[str, list
 
 def _check_names(configs: Iterable[str]) -> None:
     """Runs are recognized by the names of their configs."""
-    by_name = {}
+    by_name: dict[str, str] = {}
     for config in configs:
         other = by_name.setdefault(config_name(config), config)
         if other != config:

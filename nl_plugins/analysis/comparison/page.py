@@ -30,7 +30,7 @@ _PACKAGES = (
     'torch',
     'mmengine',
     'mmcv',
-    *(toolbox.distribution for toolbox in TOOLBOXES.values()),
+    *(toolbox.distribution or name for name, toolbox in TOOLBOXES.items()),
 )
 
 
@@ -148,7 +148,7 @@ def _draw(lines: list[tuple[int, list[tuple[int, float]]]], style: str) -> str:
 
 def _pictures(runs: Iterable[Run]) -> tuple[list[tuple[str, str]], int]:
     """The latest pictures of a model, and how many there are besides."""
-    latest = {}
+    latest: dict[tuple[Path, str], tuple[tuple[str, int], Path]] = {}
     for run in runs:
         kept = [
             *run.work_dir.glob('*/vis_data/vis_image/*'),
@@ -160,7 +160,7 @@ def _pictures(runs: Iterable[Run]) -> tuple[list[tuple[str, str]], int]:
             ):
                 continue
             # mmengine appends the step: 12 of image_12.png
-            name, step = re.fullmatch(r'(.*?)_?(\d*)', path.stem).groups()
+            ((name, step),) = re.findall(r'^(.*?)_?(\d*)$', path.stem)
             order = (path.parent.as_posix(), int(step or 0))
             key = run.work_dir, name
             if key not in latest or order > latest[key][0]:

@@ -106,7 +106,10 @@ def read_run(work_dir: str | Path) -> Run:
         ValueError: If its config cannot be read.
     """
     work_dir = Path(work_dir)
-    train, val, settings, text = [], [], {}, None
+    train: list[dict] = []
+    val: list[dict] = []
+    settings: dict[str, Any] = {}
+    text = None
     for path in sorted(work_dir.glob('*/vis_data/scalars.json')):
         records = _read_records(path)
         first = next((r['step'] for r in records if 'loss' in r), None)
@@ -195,7 +198,7 @@ def group_runs(runs: Iterable[Run]) -> list[list[Run]]:
         list[list[Run]]: In the order of their first runs. An incomplete run
         stands alone.
     """
-    groups = []
+    groups: list[list[Run]] = []
     for run in runs:
         group = next(
             (g for g in groups if g[0].settings == run.settings and not g[0].state),
@@ -339,14 +342,12 @@ def _literal(node: ast.expr) -> Any:
     ):
         if not node.args and all(word.arg for word in node.keywords):
             return {word.arg: _literal(word.value) for word in node.keywords}
-        if len(node.args) == 1 and not node.keywords:  # no identifiers
-            node = node.args[0]
-    if isinstance(node, ast.Dict) and all(
-        isinstance(key, ast.Constant) for key in node.keys
-    ):
-        return {
-            key.value: _literal(value) for key, value in zip(node.keys, node.values)
-        }
+        if len(node.args) == 1 and not node.keywords:  # keys are no identifiers
+            return _literal(node.args[0])
+    if isinstance(node, ast.Dict):
+        keys = [key.value for key in node.keys if isinstance(key, ast.Constant)]
+        if len(keys) == len(node.keys):
+            return dict(zip(keys, map(_literal, node.values)))
     if isinstance(node, ast.List):
         return [_literal(item) for item in node.elts]
     if isinstance(node, ast.Tuple):
@@ -358,6 +359,7 @@ def _literal(node: ast.expr) -> Any:
 
 
 def _flatten(node: Any, key: str = '') -> Iterable[tuple[str, Any]]:
+    items: Iterable[tuple[Any, Any]]
     if isinstance(node, dict) and node:
         items = node.items()
     elif isinstance(node, (list, tuple)) and any(

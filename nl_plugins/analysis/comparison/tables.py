@@ -66,7 +66,7 @@ def write_records(comparison: Comparison, folder: str | Path) -> None:
 
 
 def _model_record(baseline: str, model: Model) -> dict[str, Any]:
-    record = dict(
+    record: dict[str, Any] = dict(
         baseline=baseline, config=model.config, blocks=model.blocks, error=model.error
     )
     if model.complexity:
@@ -90,11 +90,12 @@ def _run_records(config: str, run: Run) -> Iterator[dict[str, Any]]:
         record['iterations'] = run.train[-1]['iteration']
         record['seconds_per_iteration'] = run.seconds_per_iteration
         record['training_seconds'] = run.training_seconds
-    for metric in run.metrics() or [None]:
-        if metric and (values := run.values(metric)):
-            yield record | dict(metric=metric.name, last=values[-1], best=best(values))
-        else:
-            yield record
+    metrics = run.metrics()
+    for metric in metrics:
+        values = run.values(metric)
+        yield record | dict(metric=metric.name, last=values[-1], best=best(values))
+    if not metrics:
+        yield record
 
 
 def shared_metrics(group: Group) -> list[Metric]:
@@ -123,9 +124,9 @@ def _sizes(group: Group) -> Table:
                 *row,
                 ' x '.join(map(str, found.shape)),
                 f'{found.parameters / 1e6:.2f} M'
-                + _ratio(found.parameters, first and first.parameters),
+                + _ratio(found.parameters, first.parameters if first else None),
                 f'{found.flops / 1e9:.4g} G'
-                + _ratio(found.flops, first and first.flops),
+                + _ratio(found.flops, first.flops if first else None),
             ]
         )
     return Table(
@@ -240,7 +241,7 @@ def _reached(
 def _published(group: Group) -> Table:
     return Table(
         'Published by upstream for the baseline',
-        ['model', 'data set', 'task', 'metric', 'value'],
+        ['model', 'dataset', 'task', 'metric', 'value'],
         [
             [result.model, result.dataset, result.task, name, str(value)]
             for result in group.published

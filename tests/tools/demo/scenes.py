@@ -1,4 +1,4 @@
-"""What the tests of the generated data sets share."""
+"""What the tests of the generated datasets share."""
 
 import numpy as np
 import torch

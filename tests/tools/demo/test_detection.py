@@ -1,4 +1,4 @@
-"""The generated data set: reproducible, balanced, and its cue far away."""
+"""The generated dataset: reproducible, balanced, and its cue far away."""
 
 import json
 from pathlib import Path

@@ -90,7 +90,7 @@ def test_what_single_frames_show_says_nothing():
     rng = np.random.default_rng(0)
     starts, ends = Counter(), Counter()
     for kind in range(8):
-        clip = video.draw_clip(rng, kind)
+        clip = video.sample_clip(rng, kind)
         match, other, grey = clip.patches
         frame = clip.frames[0].astype(int)
         first = [
