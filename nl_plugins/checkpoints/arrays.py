@@ -65,7 +65,7 @@ class LoadedArray(np.ndarray):
             raise UnpicklingError(f'an array of the shape {shape!r}')
         if prod(shape) * dtype.itemsize != len(data):
             raise UnpicklingError(f'{len(data)} bytes as an array of the shape {shape}')
-        # NumPy's stub asks for np.bool, which NumPy refuses.
+        # NumPy's stub asks for np.bool, which is deprecated here.
         super().__setstate__((1, shape, dtype, bool(fortran), data))  # type: ignore[arg-type]
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:

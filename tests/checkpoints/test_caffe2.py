@@ -56,10 +56,10 @@ MODEL = dict(
 @pytest.fixture(params=['batch norm', 'affine'])
 def blobs(request):
     """What a file of the release's I3D holds, with four channels for 64."""
-    return draw_blobs(request.param, WIDTH, 5, INFLATED)
+    return sample_blobs(request.param, WIDTH, 5, INFLATED)
 
 
-def draw_blobs(kind, width, kernel, inflate):
+def sample_blobs(kind, width, kernel, inflate):
     rng = np.random.default_rng(0)
     found = {}
 
@@ -216,7 +216,7 @@ def test_recognizer_computes_what_the_release_does(blobs, tmp_path):
 def test_c2d_in_two_dimensions():
     # As it is: MMAction2's C2D has the pooling of the release.
     pytest.importorskip('mmaction')
-    blobs = draw_blobs('batch norm', 64, 1, [[0] * n for n in BLOCKS])
+    blobs = sample_blobs('batch norm', 64, 1, [[0] * n for n in BLOCKS])
     init_default_scope('mmaction')
     cfg = Config.fromfile(
         Path(__file__).parents[2]
