@@ -1,6 +1,8 @@
 """Fixtures of several files."""
 
 import importlib.util
+import inspect
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -14,10 +16,30 @@ from toy_run import TOY
 from nl_plugins import engine
 from nl_plugins.engine import config as loading
 
+#: What in the name or code of a test says that it needs a toolbox.
+TOOLBOX = dict(
+    mmdet='mmdet|mask.rcnn|detector',
+    mmseg='mmseg|cityscapes|ade20k|pascal|segmentor',
+    mmaction='mmaction|kinetics|c2d|recognizer',
+)
+
 
 def pytest_collection_modifyitems(items):
-    """Begin with what takes long, so that no worker waits for it at the end."""
+    """Mark the toolboxes, and begin with what takes long.
+
+    So no worker waits for a long test at the end.
+    """
+    for item in items:
+        text = item.nodeid + inspect.getsource(item.function)
+        for name, words in TOOLBOX.items():
+            if re.search(words, text, re.I):
+                item.add_marker(name)
     items.sort(key=lambda item: item.get_closest_marker('slow') is None)
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker('gpu') and not torch.cuda.is_available():
+        pytest.skip('needs a GPU')
 
 
 @pytest.fixture(autouse=True)
