@@ -41,8 +41,8 @@ def _report_refusal(load: Callable) -> Callable:
         try:
             return load(cls, filename, *args, **kwargs)
         except Exception as error:  # a damaged file may raise anything
-            found = re.search(r'GLOBAL ([\w.]+)', str(error))
-            if found is None:
+            refused = re.search(r'GLOBAL ([\w.]+)', str(error))
+            if refused is None:
                 if not _is_file_error(error):
                     raise
                 reason = re.search(r'WeightsUnpickler error:\s+(.*)', str(error))
@@ -51,7 +51,7 @@ def _report_refusal(load: Callable) -> Callable:
                     'damaged, or not written by torch.save '
                     f'({reason[1] if reason else first_line(error)})'
                 ) from error
-            name = found[1]
+            name = refused[1]
         # Raised outside of the handler, or PyTorch's long message would come
         # first.
         raise CheckpointReadError(
