@@ -5,7 +5,7 @@ import copy
 import hub
 import pytest
 import torch
-from inserting import (
+from insertion.inserting import (
     NL,
     assert_equal,
     build,

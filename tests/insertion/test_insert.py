@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 import torch
-from inserting import (
+from insertion.inserting import (
     NL,
     assert_equal,
     build,

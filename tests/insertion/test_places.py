@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from inserting import NL, build, new_keys, outputs
+from insertion.inserting import NL, build, new_keys, outputs
 from mmengine.config import Config
 from reference import randomize
 from torch import nn

@@ -1,7 +1,7 @@
 """WithBlocks: the base it returns, and the blocks it takes."""
 
 import pytest
-from inserting import NL, assert_equal, build, image, new_keys, outputs
+from insertion.inserting import NL, assert_equal, build, image, new_keys, outputs
 from mmcv.cnn import NonLocal2d as MMCVNonLocal2d
 
 import nl_plugins
