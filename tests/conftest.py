@@ -11,7 +11,6 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 from mmengine.utils import ManagerMixin
-from toy_run import TOY
 
 from nl_plugins import engine
 from nl_plugins.engine import config as loading
@@ -86,6 +85,8 @@ def load_tool():
 @pytest.fixture
 def toy(tmp_path, monkeypatch):
     """Loads the config of the toy, in an empty working directory."""
+    from toy_run import TOY  # needs MMDetection
+
     monkeypatch.chdir(tmp_path)
     # mmengine keeps loggers and message hubs by the name of the experiment.
     Path(f'{tmp_path.name}.py').write_text(TOY)
