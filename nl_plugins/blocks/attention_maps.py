@@ -4,17 +4,15 @@ Letters as in :mod:`nl_plugins.blocks.base`; ``Q`` is the number of selected
 query positions.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from .checks import SOFTMAX_MODES
 
-if TYPE_CHECKING:
-    from .base import NonLocalBlock
+#: A NonLocalBlock, whose module imports this one.
+Block = Any
 
 
 class AttentionWeights(NamedTuple):
@@ -35,7 +33,7 @@ class AttentionWeights(NamedTuple):
 
 @torch.no_grad()
 def attention_weights(
-    block: NonLocalBlock, x: Tensor, positions: Tensor
+    block: Block, x: Tensor, positions: Tensor
 ) -> AttentionWeights:
     """Compute the attention weights of selected query positions.
 
@@ -113,14 +111,14 @@ def _flat_indices(positions: Tensor, features: Tensor) -> Tensor:
     return (positions * positions.new_tensor(strides)).sum(dim=1)
 
 
-def _grid(block: NonLocalBlock, size: tuple[int, ...], device: torch.device) -> Tensor:
+def _grid(block: Block, size: tuple[int, ...], device: torch.device) -> Tensor:
     """Indices of all positions of one sample, by group."""
     grid = torch.arange(torch.Size(size).numel(), device=device)
     return block.layout.split(grid.reshape(1, 1, *size), 1)[:, 0, :, 0]
 
 
 def _rows(
-    block: NonLocalBlock,
+    block: Block,
     query: Tensor,
     key: Tensor,
     key_bias: Tensor | None,
@@ -149,7 +147,7 @@ def _rows(
 
 
 def _map(
-    block: NonLocalBlock, query: Tensor, key: Tensor, key_bias: Tensor | None
+    block: Block, query: Tensor, key: Tensor, key_bias: Tensor | None
 ) -> Tensor:
     """Attention weights of queries ``(B, h, Q, D)``, ``(B, h, Q, Nk)``."""
     if block.mode == 'concatenation':
