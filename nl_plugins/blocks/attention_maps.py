@@ -32,9 +32,7 @@ class AttentionWeights(NamedTuple):
 
 
 @torch.no_grad()
-def attention_weights(
-    block: Block, x: Tensor, positions: Tensor
-) -> AttentionWeights:
+def attention_weights(block: Block, x: Tensor, positions: Tensor) -> AttentionWeights:
     """Compute the attention weights of selected query positions.
 
     It takes ``O(Q * Nk)`` memory, not ``O(N * Nk)``.
@@ -146,9 +144,7 @@ def _rows(
     return weights
 
 
-def _map(
-    block: Block, query: Tensor, key: Tensor, key_bias: Tensor | None
-) -> Tensor:
+def _map(block: Block, query: Tensor, key: Tensor, key_bias: Tensor | None) -> Tensor:
     """Attention weights of queries ``(B, h, Q, D)``, ``(B, h, Q, Nk)``."""
     if block.mode == 'concatenation':
         query_score, key_score = block.scores(query, key)

@@ -130,16 +130,8 @@ def test_a_pixel_outside_is_named(queries):
         attention.attention_maps(recognizer('-nl-c3'), queries[0][0], (128, 3))
 
 
-def test_picture_has_a_strip_per_query_and_term(queries, tmp_path, monkeypatch):
-    titles, marks = [], []
-    titled = attention._titled
-
-    def record(visualizer, image, title, mark):
-        titles.append(title)
-        marks.append(tuple(mark[0]))
-        return titled(visualizer, image, title, mark)
-
-    monkeypatch.setattr(attention, '_titled', record)
+def test_picture_has_a_strip_per_query_and_term(queries, tmp_path, monkeypatch, panels):
+    titles, marks = panels
     heats = []
     draw_featmap = attention.Visualizer.draw_featmap
 

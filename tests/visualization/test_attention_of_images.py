@@ -63,18 +63,8 @@ def test_model_without_block_is_refused(queries):
         attention.attention_maps(detector(''), *queries[0])
 
 
-def test_picture_has_a_row_per_query_and_a_panel_per_map(
-    queries, tmp_path, monkeypatch
-):
-    titles, marks = [], []
-    titled = attention._titled
-
-    def record(visualizer, image, title, mark):
-        titles.append(title)
-        marks.append(tuple(mark[0]))
-        return titled(visualizer, image, title, mark)
-
-    monkeypatch.setattr(attention, '_titled', record)
+def test_picture_has_a_row_per_query_and_a_panel_per_map(queries, tmp_path, panels):
+    titles, marks = panels
     models = {'NL': detector('-nl-c3'), 'DNL': detector('-dnl-c3')}
     attention.compare_attention(models, queries, tmp_path / 'attention.png')
     row = ['query', 'NL: pairwise', 'query', 'DNL: pairwise', 'DNL: unary']
@@ -85,11 +75,11 @@ def test_picture_has_a_row_per_query_and_a_panel_per_map(
     height, width = 2 * scene.HEIGHT + attention._TITLE, 2 * scene.WIDTH
     assert picture.shape == (2 * height, 4 * width, 3)  # the input once
     # a map over the image, not the image
-    panels = [
+    shown = [
         picture[attention._TITLE : height, k * width : (k + 1) * width]
         for k in range(4)
     ]
-    assert not any(np.array_equal(panels[0], panel) for panel in panels[1:])
+    assert not any(np.array_equal(shown[0], panel) for panel in shown[1:])
 
 
 def test_a_window_that_slides_is_not_taken_for_the_image(tmp_path):
