@@ -82,8 +82,14 @@ def pip(what: str, *arguments: str, check: bool = True) -> bool:
         seconds = time.monotonic() - start
         if seconds > shown + (1 if sys.stdout.isatty() else 30):
             shown = seconds
-            files = re.findall(rb'\[(\d+/\d+)\]', LOG.read_bytes()[offset:])  # ninja's
-            compiled = f', compiled {files[-1].decode()} files' if files else ''
+            files = re.findall(
+                rb'\[(\d+)/(\d+)\]', LOG.read_bytes()[offset:]
+            )  # ninja's
+            compiled = ''
+            if files:
+                done, total = map(int, files[-1])
+                left = seconds * (total - done) / done
+                compiled = f', compiled {done} of {total} files, {left:.0f} s left'
             end = '\r' if sys.stdout.isatty() else '\n'
             print(f'   {seconds:.0f} s{compiled} ', end=end, flush=True)
     print(f'   took {time.monotonic() - start:.0f} s' + 25 * ' ', flush=True)
