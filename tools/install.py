@@ -92,7 +92,8 @@ def pip(what: str, *arguments: str, check: bool = True) -> bool:
                 compiled = f', compiled {done} of {total} files, {left:.0f} s left'
             end = '\r' if sys.stdout.isatty() else '\n'
             print(f'   {seconds:.0f} s{compiled} ', end=end, flush=True)
-    print(f'   took {time.monotonic() - start:.0f} s' + 25 * ' ', flush=True)
+    clear = '\033[K' if sys.stdout.isatty() else ''
+    print(f'   took {time.monotonic() - start:.0f} s{clear}', flush=True)
     if process.returncode and check:
         text = LOG.read_bytes()[offset:].decode(errors='replace')
         print(*re.findall('.*error: .*', text, re.I)[-5:], sep='\n', file=sys.stderr)
