@@ -96,7 +96,8 @@ def compare(case: Case, repeats: int = 5) -> dict[str, Result]:
         note = 'its formula written out, as upstream fails: '
         note += results['upstream'].error
         running['upstream'] = 'naive'
-        results['upstream'] = replace(_measure_memory(case, 'naive'), note=note)
+        naive = _measure_memory(case, 'naive')
+        results['upstream'] = naive if naive.error else replace(naive, note=note)
     able = [name for name in running if not results[name].error]
     names = [running[name] for name in able]
     try:
