@@ -81,9 +81,9 @@ def train_one_step(cfg, model):
         from mmaction.structures import ActionDataSample
 
         frames = cfg.train_dataloader.dataset.pipeline[1]
-        size = (frames.num_clips, 3, frames.clip_len, 64, 64)
+        size = (frames.num_clips, 3, frames.clip_len, 48, 48)
         if frames.clip_len == 1:  # frames that a 2D recognizer takes
-            size = (frames.num_clips, 3, 64, 64)
+            size = (frames.num_clips, 3, 48, 48)
         batch = dict(
             inputs=[torch.randint(0, 256, size, dtype=torch.uint8) for _ in range(2)],
             data_samples=[ActionDataSample().set_gt_label(label) for label in range(2)],
