@@ -48,6 +48,15 @@ def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def fail():
+    raise RuntimeError('\nno kernel\nand more')
+
+
+def test_a_process_that_fails_is_said_in_one_line():
+    with pytest.raises(MeasurementError, match='^no kernel$'):
+        in_a_process(fail)
+
+
 def test_a_process_that_dies_is_said():
     with pytest.raises(MeasurementError, match='killed'):
         in_a_process(die)
