@@ -152,6 +152,7 @@ def test_identity_after_the_bases_own_init_weights(base, kwargs, shape):
     assert_equal(outputs(model, x), outputs(plain, x))
 
 
+@pytest.mark.slow
 def test_mask_rcnn_with_blocks_starts_with_the_outputs_of_the_baseline(torch_home):
     hub.write(torch_home, 'torchvision://resnet50')
     from mmdet.structures import DetDataSample

@@ -38,6 +38,7 @@ def without_search_in_metafiles(monkeypatch):
     monkeypatch.setattr('mmengine.config.config.is_installed', bool)
 
 
+@pytest.mark.slow
 def test_the_model_zoo_is_current():
     pytest.importorskip('mmaction')
     assert stale_files(ROOT) == []
