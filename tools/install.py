@@ -117,11 +117,11 @@ def check_environment(stack: str, requirements: dict[str, str]) -> None:
             )
         break  # the first is the one that is imported
     other = read_requirements('onedl' if stack == 'openmmlab' else 'openmmlab')
-    names = [name for name in other.keys() - requirements.keys() if 'mm' in name]
+    names = [name for name in other if name not in requirements and 'mm' in name]
     if found := installed(*names):
         fail(
-            f'{sys.prefix} holds {", ".join(found)}, which is of another stack than '
-            f'{stack}: use an environment of its own.'
+            f'{sys.prefix} holds {", ".join(found)}, of another stack than '
+            f'{stack}: use a separate environment.'
         )
 
 

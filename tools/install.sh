@@ -3,9 +3,8 @@
 #
 #     bash tools/install.sh [--stack openmmlab | onedl]
 #
-# The stack is OpenMMLab's releases (requirements/openmmlab.txt) or, in an
-# environment of their own, the forks of docs/forks.md
-# (requirements/onedl.txt).
+# The stack is OpenMMLab's releases (requirements/openmmlab.txt) or, in a
+# separate environment, the forks of docs/forks.md (requirements/onedl.txt).
 #
 # Installs into the active virtual or conda environment or, if there is none,
 # into .venv (.venv-onedl) in the repository, which is created if need be. An

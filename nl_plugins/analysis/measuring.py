@@ -1,4 +1,4 @@
-"""Time and memory of functions, in processes of their own.
+"""Time and memory of functions, in separate processes.
 
 Memory is measured in one process for each function, so that none uses what
 another has freed. Times are measured in turns in one process: several

@@ -293,7 +293,7 @@ def test_another_clone_in_the_environment_is_named(copy):
 def test_stacks_share_no_environment(copy, stack, name):
     copy.pretend(name, '1.0')
     line = copy.refuse('--stack', stack)
-    assert f'which is of another stack than {stack}: use an' in line
+    assert f'of another stack than {stack}: use a separate' in line
     assert name.replace('_', '-') in line
 
 
