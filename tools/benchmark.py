@@ -103,9 +103,7 @@ def main() -> None:
         args.out.mkdir(parents=True, exist_ok=True)
     with progress(len(cases)) as tell:
         for case in cases:
-            size = 'x'.join(map(str, case.size))
-            phase = 'training' if case.train else 'inference'
-            tell(f'{case.block} {size} {case.dtype} {phase}')
+            tell(f'{case.block} {case.size_text} {case.dtype} {case.phase}')
             results[case] = compare(case, args.repeats)
             if args.out:  # after each: it may take an hour
                 text = to_markdown(machine, *to_tables(results))

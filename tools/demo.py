@@ -155,7 +155,9 @@ def demonstrate(task: Task, seeds: list[int]) -> None:
         *('--out', str(results)),
     ]
     print(f'   $ python {shlex.join(command)}', flush=True)
-    subprocess.run([sys.executable, *command], check=True)
+    status = subprocess.run([sys.executable, *command]).returncode
+    if status:  # its error is above
+        sys.exit(status)
 
 
 def main() -> None:

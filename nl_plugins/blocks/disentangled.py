@@ -144,7 +144,7 @@ class DisentangledBlock(NonLocalBlock):
         return self.scale / self.temperature
 
     def _separate_logits(self, source: Tensor) -> Tensor:
-        """Unary logits of their own projection, ``(G, h, Nk)``."""
+        """Unary logits of the separate projection, ``(G, h, Nk)``."""
         logits = pointwise(self.conv_mask, source)
         if self.sub_sample is True:
             logits = self.pool(logits)

@@ -55,6 +55,16 @@ class Case:
     batch: int = 1
     sub_sample: bool = False
 
+    @property
+    def phase(self) -> str:
+        """``'training'`` or ``'inference'``."""
+        return 'training' if self.train else 'inference'
+
+    @property
+    def size_text(self) -> str:
+        """The size as it is given on the command line."""
+        return 'x'.join(map(str, self.size))
+
 
 @dataclass(frozen=True)
 class Result:

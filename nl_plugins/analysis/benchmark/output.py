@@ -50,7 +50,7 @@ def to_tables(results: Results) -> list[Table]:
                 case.block.replace('_', ' '),
                 _input(case),
                 case.dtype,
-                _phase(case),
+                case.phase,
                 _seconds(theirs) + ('*' if theirs.note else ''),
                 _seconds(ours),
                 _ratio(theirs.seconds, ours.seconds),
@@ -93,8 +93,8 @@ def write_records(results: Results, path: str | Path) -> None:
         [
             vars(case)
             | dict(
-                size='x'.join(map(str, case.size)),
-                train=_phase(case),
+                size=case.size_text,
+                train=case.phase,
                 positions=prod(case.size),
                 implementation=name,
             )
@@ -151,7 +151,7 @@ def _series(results: Results) -> dict[tuple[str, str], list]:
     """Positions and results, by title and implementation."""
     series: dict[tuple[str, str], list] = {}
     for case, by_name in sorted(results.items(), key=lambda item: prod(item[0].size)):
-        title = f'{case.block.replace("_", " ")}, {case.dtype}, {_phase(case)}'
+        title = f'{case.block.replace("_", " ")}, {case.dtype}, {case.phase}'
         for name, result in by_name.items():
             series.setdefault((title, name), []).append((prod(case.size), result))
     return series
@@ -180,10 +180,6 @@ def _input(case: Case) -> str:
     if case.batch > 1:
         sizes = (case.batch, *sizes)
     return ' x '.join(map(str, sizes)) + (', pooled' if case.sub_sample else '')
-
-
-def _phase(case: Case) -> str:
-    return 'training' if case.train else 'inference'
 
 
 def _seconds(result: Result) -> str:
