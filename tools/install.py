@@ -199,7 +199,8 @@ def install_mmcv(requirement: str, folder: Path) -> None:
     os.environ |= {'MMCV_WITH_OPS': '1', 'CFLAGS': ' '.join(filter(None, flags))}
     if sys.version_info >= (3, 13):
         (folder / 'sitecustomize.py').write_text(LOCALS)
-        os.environ['PYTHONPATH'] = str(folder)
+        paths = [str(folder), os.environ.get('PYTHONPATH')]
+        os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, paths))
     # The second time if pip's cache had one that was built for another torch.
     for options in [], ['--no-binary', name, '--no-cache-dir']:
         pip('mmcv with its ops (minutes)', *install, *options, requirement)
