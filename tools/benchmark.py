@@ -15,6 +15,17 @@ from nl_plugins.analysis.progress import progress
 from nl_plugins.analysis.tables import show, to_markdown
 from nl_plugins.engine import command_line
 
+#: Options by the name of a preset.
+PRESETS = dict(
+    readme=dict(
+        sizes=[(14, 14), (28, 28), (32, 64), (64, 128), (128, 256)],
+        channels=[128, 512, 1024, 2048],
+        dtypes=['fp32', 'tf32', 'bf16', 'fp16'],
+        repeats=9,
+        out=Path('work_dirs/benchmark'),
+    )
+)
+
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -27,7 +38,9 @@ def parse_args() -> argparse.Namespace:
         metavar='HxW',
         help='size of the input: L, HxW or TxHxW (default: 64x128)',
     )
-    parser.add_argument('--channels', type=int, default=512)
+    parser.add_argument(
+        '--channels', nargs='+', type=int, default=[512], help='of the input'
+    )
     parser.add_argument('--batch', type=int, default=1)
     parser.add_argument(
         '--sub-sample',
@@ -46,10 +59,16 @@ def parse_args() -> argparse.Namespace:
         nargs='+',
         choices=DTYPES,
         default=('fp32',),
-        help='bf16 and fp16 with autocast (default: fp32)',
+        help='tf32: fp32 with the faster products of GPUs; bf16 and fp16 with '
+        'autocast (default: fp32)',
     )
     parser.add_argument(
         '--device', default='cuda' if torch.cuda.is_available() else 'cpu'
+    )
+    parser.add_argument(
+        '--preset',
+        choices=PRESETS,
+        help='blocks, sizes, channels and types of the tables of the documentation',
     )
     parser.add_argument('--repeats', type=int, default=5, help='timed turns of each')
     parser.add_argument(
@@ -64,7 +83,11 @@ def parse_args() -> argparse.Namespace:
         action='store_true',
         help='compare the backends of the attention with each other instead',
     )
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.preset:  # options on the command line come before it
+        parser.set_defaults(**PRESETS[args.preset])
+        args = parser.parse_args()
+    return args
 
 
 def main() -> None:
@@ -80,13 +103,14 @@ def main() -> None:
     )
     print(machine + '\n')
     if args.backends:
-        show(*compare_backends(args.device, args.repeats))
+        phases = args.passes
+        show(*compare_backends(args.device, args.dtypes, phases, args.repeats))
         return
     cases = [
         Case(
             block,
             shape,
-            args.channels,
+            channels,
             which == 'training',
             args.device,
             dtype,
@@ -95,6 +119,7 @@ def main() -> None:
         )
         for which in args.passes
         for dtype in args.dtypes
+        for channels in args.channels
         for shape in args.sizes
         for block in args.blocks
     ]

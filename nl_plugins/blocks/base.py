@@ -26,7 +26,7 @@ from ..functional import (
 from .attention_maps import AttentionWeights, attention_weights
 from .checks import check_options, check_pool_size, check_widths
 from .layout import TokenLayout
-from .pointwise import pointwise
+from .pointwise import Pointwise
 
 
 class Projections(NamedTuple):
@@ -58,6 +58,8 @@ class NonLocalBlock(nn.Module):
     pool_size: tuple[int, ...]
     #: Whether there is an attention map of pairs, and one for all queries.
     has_pairwise_term, has_unary_term = True, False
+    #: Divisor of the pairwise logits of a softmax, besides ``scale``.
+    temperature = 1.0
 
     def __init__(
         self,
@@ -115,34 +117,32 @@ class NonLocalBlock(nn.Module):
         if mode == 'embedded_gaussian' and use_scale:
             self.scale = (self.key_channels // num_heads) ** -0.5
         self.layout = _layout(type(self).__name__, in_channels, self.ndim, num_heads)
-        self._build_layers(
-            conv_cfg or dict(type=f'Conv{self.ndim}d'), norm_cfg, _has_query_and_key
-        )
+        self.has_query_and_key = _has_query_and_key
+        self._build_layers(conv_cfg or dict(type=f'Conv{self.ndim}d'), norm_cfg)
         self.init_weights()
 
-    def _build_layers(
-        self, conv_cfg: dict, norm_cfg: dict | None, has_query_and_key: bool
-    ) -> None:
+    def _build_layers(self, conv_cfg: dict, norm_cfg: dict | None) -> None:
         """Build the layers with mmcv's names, which are keys in checkpoints."""
-
-        def layer(channels: int, out: int, norm: dict | None) -> ConvModule:
-            return ConvModule(
-                channels, out, 1, conv_cfg=conv_cfg, norm_cfg=norm, act_cfg=None
-            )
-
-        self.g = layer(self.in_channels, self.value_channels, None)
+        inputs, keys, values = self.in_channels, self.key_channels, self.value_channels
+        self.g: nn.Module = Pointwise(inputs, values, conv_cfg=conv_cfg)
         if self.gate:
             self.gamma = nn.Parameter(torch.zeros(1))
         else:
-            self.conv_out = layer(self.value_channels, self.in_channels, norm_cfg)
-        if has_query_and_key and self.mode != 'gaussian':
-            self.theta = layer(self.in_channels, self.key_channels, None)
+            self.conv_out = Pointwise(
+                values,
+                inputs,
+                channels_last=False,
+                conv_cfg=conv_cfg,
+                norm_cfg=norm_cfg,
+            )
+        if self.has_query_and_key and self.mode != 'gaussian':
+            self.theta = Pointwise(inputs, keys, conv_cfg=conv_cfg)
             if not self.share_query_key:
-                self.phi = layer(self.in_channels, self.key_channels, None)
-        if has_query_and_key and self.mode == 'concatenation':
+                self.phi: nn.Module = Pointwise(inputs, keys, conv_cfg=conv_cfg)
+        if self.has_query_and_key and self.mode == 'concatenation':
             # mmcv's layer, for its name: forward() uses only its parameter.
             self.concat_project = ConvModule(
-                2 * self.key_channels, 1, 1, bias=False, act_cfg=dict(type='ReLU')
+                2 * keys, 1, 1, bias=False, act_cfg=dict(type='ReLU')
             )
         if self.sub_sample:
             size = self.pool_size if self.ndim > 1 else self.pool_size[0]
@@ -151,7 +151,7 @@ class NonLocalBlock(nn.Module):
             self.g = nn.Sequential(self.g, self.pool)
             if self.mode == 'gaussian':
                 self.phi = self.pool
-            elif has_query_and_key and not self.share_query_key:
+            elif self.has_query_and_key and not self.share_query_key:
                 self.phi = nn.Sequential(self.phi, self.pool)
 
     def init_weights(self) -> None:
@@ -196,8 +196,8 @@ class NonLocalBlock(nn.Module):
         y = self.attend(self.project(features))
         y = self.layout.merge(y, features.shape)
         if not self.gate:
-            y = pointwise(self.conv_out, y, features.is_contiguous())
-        return x + self.layout.fold(y, x.shape)
+            y = self.conv_out(y)
+        return self.layout.fold(features + y, x.shape)
 
     def project(self, features: Tensor) -> Projections:
         """Query, key and value of an input, split into heads.
@@ -206,49 +206,35 @@ class NonLocalBlock(nn.Module):
             features (Tensor): Shape ``(B, C, *size)``.
 
         Returns:
-            Projections: The operands of :meth:`attend`.
+            Projections: The operands of :meth:`attend`. Query and key are the
+            same object where they are equal.
 
         Raises:
             ValueError: If the input is too small to be pooled.
         """
-        source = self.key_source(features)
-        query, key = self.query_and_key(features, source)
-        return Projections(query, key, self.layout.split(pointwise(self.g, source)))
-
-    def key_source(self, features: Tensor) -> Tensor:
-        """The input of the key and value projections, ``(B, C, *key size)``."""
-        if self.sub_sample and any(
-            s < p for s, p in zip(features.shape[2:], self.pool_size)
-        ):
+        size = tuple(features.shape[2:])
+        if self.sub_sample and any(s < p for s, p in zip(size, self.pool_size)):
             raise ValueError(
                 f'{type(self).__name__} pools by {self.pool_size}, which the '
-                f'size {tuple(features.shape[2:])} of the input is too small '
-                'for'
+                f'size {size} of the input is too small for'
             )
-        return self.pool(features) if self.sub_sample == 'before' else features
-
-    def query_and_key(self, features: Tensor, source: Tensor) -> tuple[Tensor, Tensor]:
-        """Query ``(G, h, N, D)`` and key ``(G, h, Nk, D)``.
-
-        Args:
-            features (Tensor): Input of the query, ``(B, C, *size)``.
-            source (Tensor): Input of the key, from :meth:`key_source`.
-        """
-        if self.mode == 'gaussian':
-            query, key = features, source
+        source = self.pool(features) if self.sub_sample == 'before' else features
+        value = self.layout.split(self.g(source))
+        if not self.has_query_and_key:
+            return Projections(None, None, value)
+        query = features if self.mode == 'gaussian' else self.theta(features)
+        if self.mode != 'gaussian' and not self.share_query_key:
+            key = self.phi(source)
+        elif not self.sub_sample:
+            key = query
+        elif self.sub_sample is True:
+            key = self.pool(query)
         else:
-            query = pointwise(self.theta, features)
-            if not self.share_query_key:
-                key = pointwise(self.phi, source)
-            elif source is features:
-                key = query
-            else:
-                key = pointwise(self.theta, source)
-        if self.sub_sample is True and (
-            self.mode == 'gaussian' or self.share_query_key
-        ):
-            key = self.pool(key)
-        return self.layout.split(query), self.layout.split(key)
+            key = source if self.mode == 'gaussian' else self.theta(source)
+        tokens = self.layout.split(query)
+        return Projections(
+            tokens, tokens if key is query else self.layout.split(key), value
+        )
 
     def attend(self, projections: Projections) -> Tensor:
         """The attended values, scaled by the gate if there is one.
@@ -266,13 +252,9 @@ class NonLocalBlock(nn.Module):
         elif self.mode == 'concatenation':
             y = concatenation_attention(*self.scores(query, key), value)
         else:
-            y = softmax_attention(query, key, value, self.logit_scale, key_bias)
+            scale = self.scale / self.temperature
+            y = softmax_attention(query, key, value, scale, key_bias)
         return self.gamma.to(y.dtype) * y if self.gate else y
-
-    @property
-    def logit_scale(self) -> float:
-        """Factor of the pairwise logits."""
-        return self.scale
 
     def scores(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
         """Scores of the concatenation, ``(..., h, N)`` and ``(..., h, Nk)``.

@@ -13,7 +13,6 @@ from ..registry import MODELS
 from .base import NonLocalBlock, Projections, named_arguments
 from .checks import MODES, SOFTMAX_MODES
 from .non_local import NonLocal1d, NonLocal2d, NonLocal3d
-from .pointwise import pointwise
 
 TERMS = ('pairwise', 'unary')
 
@@ -104,25 +103,24 @@ class DisentangledBlock(NonLocalBlock):
         if hasattr(self, 'conv_mask'):
             normal_init(self.conv_mask, std=self.std)
         if self.gate and self.has_unary_term:
-            value = self.g[0] if self.sub_sample is True else self.g
-            constant_init(value.conv, 0)
+            value: Any = self.g
+            constant_init((value[0] if self.sub_sample is True else value).conv, 0)
 
     def project(self, features: Tensor) -> Projections:
         """Query, key and value, the first two whitened, and the unary logits."""
-        source = self.key_source(features)
-        query = key = key_bias = None
+        query, key, value, key_bias = super().project(features)
         if self.unary == 'separate':
-            key_bias = self._separate_logits(source)
-        if self.has_pairwise_term or self.unary == 'shared':
-            query, key = self.query_and_key(features, source)
-            if self.unary == 'shared':
-                logits = query.mean(dim=2, keepdim=True) @ key.transpose(2, 3)
-                key_bias = self.scale * logits[:, :, 0]
-            if self.has_pairwise_term and self.whiten:
-                dims = (2,) if self.whiten == 'channel' else (1, 2, 3)
-                query = query - query.mean(dim=dims, keepdim=True)
-                key = key - key.mean(dim=dims, keepdim=True)
-        value = self.layout.split(pointwise(self.g, source))
+            key_bias = self._separate_logits(features)
+        if query is None or key is None:
+            return Projections(None, None, value, key_bias)
+        if self.unary == 'shared':
+            logits = query.mean(dim=2, keepdim=True) @ key.transpose(2, 3)
+            key_bias = self.scale * logits[:, :, 0]
+        if self.has_pairwise_term and self.whiten:
+            dims = (2,) if self.whiten == 'channel' else (1, 2, 3)
+            same = key is query
+            query = query - query.mean(dim=dims, keepdim=True)
+            key = query if same else key - key.mean(dim=dims, keepdim=True)
         if self.has_unary_term:
             # Both terms need a contiguous value: one copy instead of two.
             value = value.contiguous()
@@ -138,14 +136,11 @@ class DisentangledBlock(NonLocalBlock):
             y = super().attend(projections._replace(key_bias=None)) + y
         return y
 
-    @property
-    def logit_scale(self) -> float:
-        """Factor of the pairwise logits, divided by the temperature."""
-        return self.scale / self.temperature
-
-    def _separate_logits(self, source: Tensor) -> Tensor:
+    def _separate_logits(self, features: Tensor) -> Tensor:
         """Unary logits of the separate projection, ``(G, h, Nk)``."""
-        logits = pointwise(self.conv_mask, source)
+        if self.sub_sample == 'before':
+            features = self.pool(features)
+        logits = self.conv_mask(features)
         if self.sub_sample is True:
             logits = self.pool(logits)
         return self.layout.split(logits, 1)[..., 0].expand(-1, self.num_heads, -1)

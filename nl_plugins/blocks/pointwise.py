@@ -6,6 +6,7 @@ own ``forward``: 1 and 3 % less time with a softmax, 7 to 16 % with the dot
 product and the concatenation, and 17 % less memory.
 """
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,66 +14,51 @@ import torch.nn.functional as F
 from mmcv.cnn import ConvModule
 from torch import Tensor, nn
 
+_autocast_is_on = (
+    partial(torch.is_autocast_enabled, 'cpu')
+    if torch.__version__ >= '2.4'
+    else torch.is_autocast_cpu_enabled
+)
 
-def pointwise(layer: nn.Module, x: Tensor, positions_last: bool = False) -> Tensor:
-    """Apply a 1 x 1 convolution, ``(B, C, *size)`` to ``(B, C', *size)``.
+
+class Pointwise(ConvModule):
+    """A 1 x 1 convolution, ``(B, C, *size)`` to ``(B, C', *size)``.
 
     On a CPU, in float32 and float64, it is computed as a matrix product, which
     saves the convolution's copies of its input and output into another
     memory layout. In half precision the product would round once more.
 
     Args:
-        layer (nn.Module): The convolution, or a Sequential of it and a
-            pooling.
-        x (Tensor): Shape ``(B, C, *size)``.
-        positions_last (bool): Return the memory layout NCHW. Defaults to
-            False: NHWC, in which the attention reads its operands.
-
-    Returns:
-        Tensor: Shape ``(B, C', *size)``.
+        args, kwargs: As in mmcv's ``ConvModule``, after its channels.
+        channels_last (bool): Whether the matrix product has the memory layout
+            NHWC, in which the attention reads its operands, or NCHW.
     """
-    half = x.dtype not in (torch.float32, torch.float64) or _autocast_is_on()
-    if x.device.type != 'cpu' or half or torch.jit.is_tracing() or _has_hooks(layer):
-        return layer(x)
-    if isinstance(layer, nn.Sequential):
-        return layer[1](pointwise(layer[0], x))
-    conv: Any = getattr(layer, 'conv', layer)
-    if not (_is_plain(layer) and _is_plain(conv)) or _has_hooks(conv):
-        return layer(x)
-    weight, tokens = conv.weight.flatten(1), x.flatten(2)
-    if positions_last:
-        out = torch.baddbmm(
-            conv.bias.unsqueeze(1), weight.expand(x.shape[0], -1, -1), tokens
-        )
-    else:
-        out = F.linear(tokens.transpose(1, 2), weight, conv.bias).transpose(1, 2)
-    return out.unflatten(2, x.shape[2:])
 
+    def __init__(
+        self, channels: int, out: int, channels_last: bool = True, **kwargs: Any
+    ) -> None:
+        super().__init__(channels, out, 1, act_cfg=None, **kwargs)
+        self.channels_last = channels_last
 
-def _is_plain(layer: nn.Module) -> bool:
-    """Whether a layer only applies its weight and bias."""
-    if type(layer) is ConvModule:
-        return not (
-            layer.with_norm or layer.with_activation or layer.with_spectral_norm
-        )
-    # No subclasses, which may be quantized or reparametrized.
-    return type(layer) in (nn.Conv1d, nn.Conv2d, nn.Conv3d) and layer.bias is not None
-
-
-def _autocast_is_on() -> bool:
-    """Whether autocast is on for CPUs."""
-    try:
-        return torch.is_autocast_enabled('cpu')
-    except TypeError:  # PyTorch before 2.4
-        return torch.is_autocast_cpu_enabled()
-
-
-def _has_hooks(layer: nn.Module) -> bool:
-    """Whether calling a layer runs more than its class's ``forward``."""
-    return bool(
-        layer._forward_hooks
-        or layer._forward_pre_hooks
-        or layer._backward_hooks
-        or layer._backward_pre_hooks
-        or 'forward' in vars(layer)
-    )
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Apply the convolution, and the norm if there is one."""
+        conv: Any = self.conv
+        if not (
+            x.device.type == 'cpu'
+            and x.dtype in (torch.float32, torch.float64)
+            and not (torch.jit.is_tracing() or _autocast_is_on())
+            # No subclasses, which may be quantized or reparametrized.
+            and type(conv) in (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+            and not (self.with_norm or self.with_spectral_norm or conv.bias is None)
+            # They expect to see the convolution called.
+            and not (conv._forward_hooks or conv._forward_pre_hooks)
+            and not (conv._backward_hooks or conv._backward_pre_hooks)
+        ):
+            return super().forward(x, *args, **kwargs)
+        weight, tokens = conv.weight.flatten(1), x.flatten(2)
+        if self.channels_last:
+            out = F.linear(tokens.transpose(1, 2), weight, conv.bias).transpose(1, 2)
+        else:
+            weight = weight.expand(x.shape[0], -1, -1)
+            out = torch.baddbmm(conv.bias.unsqueeze(1), weight, tokens)
+        return out.unflatten(2, x.shape[2:])

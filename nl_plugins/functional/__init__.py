@@ -5,5 +5,12 @@ from .attention import (
     dot_product_attention,
     softmax_attention,
 )
+from .backends import explain_backend, use_backend
 
-__all__ = ['concatenation_attention', 'dot_product_attention', 'softmax_attention']
+__all__ = [
+    'concatenation_attention',
+    'dot_product_attention',
+    'explain_backend',
+    'softmax_attention',
+    'use_backend',
+]

@@ -12,17 +12,19 @@ samples and heads), ``Nq`` query positions, ``Nk`` key positions, ``D``
 channels of query and key, ``Dv`` channels of the value.
 """
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd import forward_ad
 
-from .chunked import (
-    SMALL,
-    chunked_softmax_attention,
-    naive_softmax_attention,
+from .backends import (
+    BACKENDS,
+    choose,
+    has_tangent,
+    in_one_type,
+    is_traced,
+    with_heads,
+    without_autocast,
 )
 from .sorted_sums import naive_relu_sums, relu_sums, traced_relu_sums
 
@@ -64,33 +66,24 @@ def softmax_attention(
         ValueError: If the shapes do not match.
     """
     _check_shapes(query, key, value)
-    if key_bias is not None and key_bias.shape != key.shape[:-1]:
-        raise ValueError(
-            'key_bias must have the shape (B, Nk) = '
-            f'{tuple(key.shape[:-1])}, but got '
-            f'{tuple(key_bias.shape)}'
-        )
-    if value.dim() > 3:
-        bias = None if key_bias is None else key_bias.flatten(0, -2)
-        out = softmax_attention(
-            query.flatten(0, -3), key.flatten(0, -3), value.flatten(0, -3), scale, bias
-        )
-        return out.reshape(*query.shape[:-1], value.shape[-1])
     if key_bias is not None:
+        if key_bias.shape != key.shape[:-1]:
+            raise ValueError(
+                'key_bias must have the shape (B, Nk) = '
+                f'{tuple(key.shape[:-1])}, but got {tuple(key_bias.shape)}'
+            )
         # The bias is one more channel: a mask that needs a gradient would
         # disable the fused kernel.
         query = torch.cat([query, torch.ones_like(query[..., :1])], dim=-1)
         key = torch.cat([key, (key_bias / scale).unsqueeze(-1)], dim=-1)
-    backend = _softmax_backend(query, key, value)
-    if backend == 'fused':
-        return _fused_softmax_attention(query, key, value, scale)
-    attention = (
-        chunked_softmax_attention if backend == 'chunked' else naive_softmax_attention
-    )
-    dtype = torch.promote_types(value.dtype, torch.float32)
-    with _without_autocast(query):
-        out = attention(query.to(dtype), key.to(dtype), value.to(dtype), scale)
-    return out.to(value.dtype)
+    shape = *query.shape[:-1], value.shape[-1]
+    dtype = value.dtype
+    query, key, value = with_heads(query, key, value)
+    name, _ = choose(query, key, value)
+    # The fused kernel takes what autocast makes of its operands.
+    with without_autocast(value) if name != 'fused' else nullcontext():
+        out = BACKENDS[name].run(query, key, value, scale)
+    return out.reshape(shape).to(dtype)
 
 
 def dot_product_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -117,23 +110,24 @@ def dot_product_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     _check_shapes(query, key, value)
     queries, channels = query.shape[-2:]
     keys, value_channels = value.shape[-2:]
-    out_dtype = value.dtype
-    dtype = torch.promote_types(out_dtype, torch.float32)
+    dtype = value.dtype
+    # A root before and one after the sum: in half precision, a sum that is not
+    # divided overflows, and a key that is divided twice loses digits.
+    root = keys**0.5
     through_channels = channels * value_channels * (queries + keys)
     through_positions = queries * keys * (channels + value_channels)
-    with _without_autocast(query):
-        query, key, value = (t.to(dtype) for t in (query, key, value))
-        key = key / keys
+    with without_autocast(query):
+        query, key, value = in_one_type(query, key / root, value)
         # A traced graph takes the order that is linear in its input sizes.
         if (
             torch.compiler.is_compiling()
             or torch.onnx.is_in_onnx_export()
             or through_channels <= through_positions
         ):
-            out = query @ (key.transpose(-2, -1) @ value)
+            out = query @ (key.transpose(-2, -1) @ value / root)
         else:
-            out = (query @ key.transpose(-2, -1)) @ value
-    return out.to(out_dtype)
+            out = (query @ key.transpose(-2, -1) / root) @ value
+    return out.to(dtype)
 
 
 def concatenation_attention(
@@ -181,88 +175,13 @@ def concatenation_attention(
     tensors = [t.to(dtype) for t in (query_score, key_score, value)]
     if torch.onnx.is_in_onnx_export():  # ONNX has no searchsorted
         sums = naive_relu_sums
-    elif _is_traced() or _has_tangent(*tensors):
+    elif is_traced() or has_tangent(*tensors):
         sums = traced_relu_sums
     else:
         sums = relu_sums
-    with _without_autocast(value):
+    with without_autocast(value):
         out = sums(*tensors)
     return (out / value.shape[1]).to(value.dtype)
-
-
-def _softmax_backend(query: Tensor, key: Tensor, value: Tensor) -> str:
-    """The fastest backend: ``'naive'``, ``'fused'`` or ``'chunked'``.
-
-    ``tools/benchmark.py --forms`` measures all three. The constants are those
-    of CPUs. A GPU has fused kernels for every number of channels, but not for
-    float64, nor for batches larger than its grid.
-    """
-    keys, channels, value_channels = *key.shape[1:], value.shape[2]
-    if torch.onnx.is_in_onnx_export():
-        return 'naive'  # only the latest opset of ONNX has a fused operator
-    if _is_traced():
-        return 'fused'  # one operator, for any size
-    if _has_tangent(query, key, value):
-        return 'naive'  # the others have no forward derivative
-    # With few keys, keeping the attention map is faster than recomputing it
-    # in the backward pass. PyTorch's kernel loses NaN with fewer than 16 keys.
-    small = keys <= max(SMALL * (channels + value_channels), 16)
-    if query.device.type != 'cpu':
-        if small and query.shape[0] > 65535:
-            return 'naive'
-        if value.dtype != torch.float64:
-            return 'fused'
-        return 'naive' if small else 'chunked'
-    if small:
-        return 'naive'
-    # The fused kernel requires as many channels of the value as of the key.
-    # Forward and backward take 4 products over the key's and 3 over the
-    # value's; chunks are slower by a tenth.
-    padded = 7 * max(channels, value_channels)
-    needed = 4 * channels + 3 * value_channels
-    return 'fused' if padded <= 1.1 * needed else 'chunked'
-
-
-def _fused_softmax_attention(
-    query: Tensor, key: Tensor, value: Tensor, scale: float
-) -> Tensor:
-    """Call PyTorch's fused kernel with operands that it accepts.
-
-    The kernel requires contiguous operands and, in half precision, channels
-    in multiples of 8. On CPUs, and in the flash kernels of GPUs (up to 256
-    channels), all three need the same number. Padding with zeros changes
-    neither the logits nor the sum.
-    """
-    value_channels = value.shape[-1]
-    sizes = [t.shape[-1] + -t.shape[-1] % 8 for t in (query, key, value)]
-    if query.device.type == 'cpu' or max(sizes) <= 256:
-        sizes = [max(sizes)] * 3
-    query, key, value = (
-        (t if t.shape[-1] == size else F.pad(t, (0, size - t.shape[-1])))
-        .to(value.dtype)
-        .contiguous()
-        .unsqueeze(1)
-        for t, size in zip((query, key, value), sizes)
-    )
-    out = F.scaled_dot_product_attention(query, key, value, scale=scale)
-    return out.squeeze(1)[..., :value_channels].to(value.dtype)
-
-
-def _is_traced() -> bool:
-    """Whether the operations are compiled or traced into a graph."""
-    return torch.compiler.is_compiling() or torch.jit.is_tracing()
-
-
-def _has_tangent(*tensors: Tensor) -> bool:
-    """Whether a forward derivative is computed."""
-    return any(forward_ad.unpack_dual(t).tangent is not None for t in tensors)
-
-
-def _without_autocast(tensor: Tensor) -> AbstractContextManager:
-    """A context in which autocast does not round operands."""
-    if tensor.device.type == 'meta':  # autocast does not know it
-        return nullcontext()
-    return torch.autocast(tensor.device.type, enabled=False)
 
 
 def _check_shapes(query: Tensor, key: Tensor, value: Tensor) -> None:

@@ -1,8 +1,8 @@
 """Softmax attention in chunks of queries, exact and with its gradients.
 
 For what PyTorch's fused kernels do not accept or are slow at: different
-numbers of channels of key and value on the CPU, float64 on a GPU. Letters as
-in :mod:`nl_plugins.functional.attention`.
+numbers of channels of key and value on a CPU; float32, float64 and more than
+256 channels on a GPU. Letters as in :mod:`nl_plugins.functional.attention`.
 
 Measured forward and backward on a CPU (one thread, torch 2.13), at 4096 and
 8192 positions with 256 and 128, and 512 and 256 channels of key and value:
@@ -17,9 +17,10 @@ from torch import Tensor
 
 from .derivatives import operator
 
-#: Attention weights in memory at once: few enough for a cache, enough for
-#: efficient matrix products.
-CHUNK = 2**22
+#: Attention weights in memory at once: on a CPU few enough for a cache, on a
+#: GPU (64 MiB in float32) enough to occupy it, both enough for efficient
+#: products.
+CPU_CHUNK, GPU_CHUNK = 2**22, 2**24
 #: A map counts as small up to this multiple of the size of key and value.
 SMALL = 4
 
@@ -27,70 +28,126 @@ SMALL = 4
 def naive_softmax_attention(
     query: Tensor, key: Tensor, value: Tensor, scale: float
 ) -> Tensor:
-    """Softmax attention that builds the whole attention map."""
-    weights = ((scale * query) @ key.transpose(1, 2)).softmax(dim=-1)
-    return weights @ value
+    """Softmax attention that builds the whole attention map.
+
+    The products stay in the type of the operands. The softmax is computed in
+    float32, and its weights are rounded to the type of the value.
+    """
+    logits = (scale * query) @ key.transpose(-2, -1)
+    # A half precision softmax would round before it divides.
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    return logits.softmax(dim=-1, dtype=dtype).to(value.dtype) @ value
 
 
-def _forward(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+def _forward(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor]:
     out = value.new_empty(*query.shape[:2], value.shape[2])
-    for batch, rows, (weights,) in _chunks(query, key, value, 1):
-        _softmax(query[batch, rows], key[batch], scale, weights)
-        torch.mm(weights, value[batch], out=out[batch, rows])
-    return out
+    for samples, rows, (weights,) in _chunks(query, key, value, 1):
+        _softmax(query[samples, rows], key[samples], scale, weights)
+        out[samples, rows] = torch.bmm(weights.to(value.dtype), value[samples])
+    return (out,)
 
 
 def _gradients(
     query: Tensor, key: Tensor, value: Tensor, out: Tensor, grad: Tensor, scale: float
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, ...]:
     r"""Gradients from attention weights that are recomputed chunk by chunk.
 
     With :math:`P = softmax(s\,q k^T)` and :math:`dP = dy\,v^T` the gradient
-    of the logits is :math:`P \circ (dP - (dy \circ y)\,1)`.
+    of the logits is :math:`P \circ (dP - (dy \circ y)\,1)`. Those of key and
+    value are summed in float32 at least.
     """
-    query_grad, key_grad, value_grad = (
-        torch.empty_like(query),
-        torch.zeros_like(key),
-        torch.zeros_like(value),
-    )
+    dtype = torch.promote_types(value.dtype, torch.float32)
+    query_grad = torch.empty_like(query)
+    key_grad = torch.zeros_like(key, dtype=dtype)
+    value_grad = torch.zeros_like(value, dtype=dtype)
     grad = grad.contiguous()
-    for batch, rows, (weights, logits_grad) in _chunks(query, key, value, 2):
-        dy = grad[batch, rows]
-        _softmax(query[batch, rows], key[batch], scale, weights)
-        value_grad[batch].addmm_(weights.t(), dy)
-        torch.mm(dy, value[batch].t(), out=logits_grad)
-        logits_grad -= (dy * out[batch, rows]).sum(dim=1, keepdim=True)
-        logits_grad *= weights
-        torch.mm(logits_grad, key[batch], out=query_grad[batch, rows])
-        key_grad[batch].addmm_(logits_grad.t(), query[batch, rows])
-    query_grad *= scale
-    key_grad *= scale
-    return query_grad, key_grad, value_grad
+    for samples, rows, (weights, logits_grad) in _chunks(query, key, value, 2):
+        q, dy = query[samples, rows], grad[samples, rows]
+        _softmax(q, key[samples], scale, weights)
+        _add_product(value_grad[samples], weights.to(dy.dtype).transpose(1, 2), dy)
+        _product(dy, value[samples].transpose(1, 2), 1, logits_grad)
+        if dy.dtype == dtype:
+            means = (dy * out[samples, rows]).sum(dim=2)
+        else:  # the same from what is not rounded
+            means = torch.linalg.vecdot(weights, logits_grad)
+        logits_grad.sub_(means.unsqueeze(2)).mul_(weights)
+        ds = logits_grad.mul_(scale).to(q.dtype)
+        query_grad[samples, rows] = torch.bmm(ds, key[samples])
+        _add_product(key_grad[samples], ds.transpose(1, 2), q)
+    return query_grad, key_grad.to(key.dtype), value_grad.to(value.dtype)
 
 
 #: ``(query, key, value, scale)`` to the attended values.
 chunked_softmax_attention = operator(_forward, _gradients, naive_softmax_attention)
 
 
+def chunk_rows(query: Tensor, key: Tensor, value: Tensor) -> tuple[int, int]:
+    """Samples and rows of queries of one chunk.
+
+    A CPU takes one sample, whose rows fit into a cache; a GPU all samples at
+    once, to be occupied.
+    """
+    batch, queries, channels = query.shape
+    keys, value_channels = value.shape[1:]
+    if query.device.type == 'cpu':
+        samples = min(batch, 1)
+        rows = min(CPU_CHUNK // max(keys, 1), SMALL * (channels + value_channels))
+    else:
+        samples = batch
+        rows = GPU_CHUNK // max(batch * keys, 1)
+    return samples, max(min(queries, rows), 1)
+
+
 def _chunks(
     query: Tensor, key: Tensor, value: Tensor, buffers: int
-) -> Iterator[tuple[int, slice, list[Tensor]]]:
-    """Yield the sample, its rows of queries, and buffers for their rows."""
-    batch, queries, channels = query.shape
-    _, keys, value_channels = value.shape
-    size = min(queries, CHUNK // max(keys, 1), SMALL * (channels + value_channels))
-    size = max(size, 1)
-    storage = [query.new_empty(size, keys) for _ in range(buffers)]
-    for sample in range(batch):
+) -> Iterator[tuple[slice, slice, list[Tensor]]]:
+    """Yield the samples, their rows of queries, and buffers for their rows."""
+    (batch, queries), keys = query.shape[:2], key.shape[1]
+    samples, size = chunk_rows(query, key, value)
+    dtype = torch.promote_types(value.dtype, torch.float32)
+    storage = [
+        query.new_empty(samples * size * keys, dtype=dtype) for _ in range(buffers)
+    ]
+    for sample in range(0, batch, max(samples, 1)):
         for start in range(0, queries, size):
-            stop = min(start + size, queries)
+            shape = samples, min(size, queries - start), keys
             yield (
-                sample,
-                slice(start, stop),
-                [buffer[: stop - start] for buffer in storage],
+                slice(sample, sample + samples),
+                slice(start, start + size),
+                [
+                    buffer[: shape[0] * shape[1] * keys].view(shape)
+                    for buffer in storage
+                ],
             )
 
 
 def _softmax(query: Tensor, key: Tensor, scale: float, out: Tensor) -> None:
-    torch.addmm(out, query, key.t(), beta=0, alpha=scale, out=out)
+    _product(query, key.transpose(1, 2), scale, out)
     torch.softmax(out, dim=-1, out=out)
+
+
+def _product(a: Tensor, b: Tensor, scale: float, out: Tensor) -> None:
+    """Write ``scale * a @ b``, not rounded to half precision, to ``out``."""
+    if a.dtype == out.dtype:
+        torch.baddbmm(out, a, b, beta=0, alpha=scale, out=out)
+    else:
+        out.copy_(_unrounded(a, b)).mul_(scale)
+
+
+def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+    """Add ``a @ b``, not rounded to half precision, to ``total``."""
+    if a.dtype == total.dtype:
+        total.baddbmm_(a, b)
+    else:
+        total += _unrounded(a, b)
+
+
+def _unrounded(a: Tensor, b: Tensor) -> Tensor:
+    """A product of half precision operands, in float32 where PyTorch has it."""
+    if a.is_cuda and _HAS_OUT_DTYPE:
+        return torch.bmm(a, b, out_dtype=torch.float32)
+    return torch.bmm(a, b)
+
+
+#: From PyTorch 2.8 on.
+_HAS_OUT_DTYPE = hasattr(torch.ops.aten.bmm, 'dtype')

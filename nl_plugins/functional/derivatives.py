@@ -12,11 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+#: Whether this PyTorch is built for GPUs.
+_HAS_GPUS = bool(torch.version.cuda or torch.version.hip)
+
 
 def operator(
-    forward: Callable[..., Tensor],
+    forward: Callable[..., tuple[Tensor, ...]],
     gradients: Callable[..., tuple[Tensor, ...]],
     naive: Callable[..., Tensor],
+    outputs: int = 1,
 ) -> Callable[..., Tensor]:
     """Make a differentiable operator of a function and its gradients.
 
@@ -24,37 +28,39 @@ def operator(
     dimension into the batch.
 
     Args:
-        forward (Callable): ``forward(*tensors, *constants)`` returns one
-            tensor; the first dimension of every tensor is the batch.
-        gradients (Callable): ``gradients(*tensors, out, grad, *constants)``
-            returns the gradients of the tensors, ``grad`` being that of
-            ``out``.
-        naive (Callable): Computes the same as ``forward`` with
-            differentiable operations.
+        forward (Callable): ``forward(*tensors, *constants)`` returns the
+            output, and what its gradients need beside it; the first dimension
+            of every tensor is the batch.
+        gradients (Callable): ``gradients(*tensors, *outputs, grad,
+            *constants)`` returns the gradients of the tensors, ``grad`` being
+            that of the first output.
+        naive (Callable): Computes the first output with differentiable
+            operations.
+        outputs (int): How many tensors ``forward`` returns. Defaults to 1.
 
     Returns:
-        Callable: ``forward``, twice differentiable.
+        Callable: The first output of ``forward``, twice differentiable.
     """
 
     class Operator(torch.autograd.Function):
         @staticmethod
-        def forward(*inputs: Any) -> Tensor:
+        def forward(*inputs: Any) -> tuple[Tensor, ...]:
             return forward(*inputs)
 
         @staticmethod
-        def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
             tensors, ctx.constants = _split(inputs)
-            ctx.save_for_backward(*tensors, output)
+            ctx.save_for_backward(*tensors, *output)
+            ctx.mark_non_differentiable(*output[1:])
 
         @staticmethod
-        def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
             found = Gradients.apply(*ctx.saved_tensors, grad, *ctx.constants)
             return *found, *[None] * len(ctx.constants)
 
         @staticmethod
         def vmap(info: Any, in_dims: tuple, *inputs: Any) -> tuple:
-            out, lead = _fold(Operator, info, in_dims, inputs)
-            return out.unflatten(0, lead), 0
+            return _fold(Operator, info, in_dims, inputs)
 
     class Gradients(torch.autograd.Function):
         # A separate function, so that a first derivative has the same values
@@ -66,8 +72,8 @@ def operator(
 
         @staticmethod
         def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
-            (*tensors, _, grad), ctx.constants = _split(inputs)
-            ctx.save_for_backward(*tensors, grad)
+            (*tensors, grad), ctx.constants = _split(inputs)
+            ctx.save_for_backward(*tensors[:-outputs], grad)
 
         @staticmethod
         def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -81,15 +87,19 @@ def operator(
 
             pullback = torch.func.vjp(first, *ctx.saved_tensors)[1]
             *found, grad = pullback(grads)
-            # None for `out`, which is a function of the operands.
-            return *found, None, grad, *[None] * len(ctx.constants)
+            # None for the outputs, which are functions of the operands.
+            return *found, *[None] * outputs, grad, *[None] * len(ctx.constants)
 
         @staticmethod
         def vmap(info: Any, in_dims: tuple, *inputs: Any) -> tuple:
-            out, lead = _fold(Gradients, info, in_dims, inputs)
-            return tuple(t.unflatten(0, lead) for t in out), (0,) * len(out)
+            return _fold(Gradients, info, in_dims, inputs)
 
-    return Operator.apply
+    def apply(*inputs: Any) -> Tensor:
+        return Operator.apply(*inputs)[0]
+
+    # Dynamo cannot trace the function. It costs a second of import, and no
+    # rule chooses it for a graph on a CPU.
+    return torch.compiler.allow_in_graph(apply) if _HAS_GPUS else apply
 
 
 def _split(inputs: tuple) -> tuple[list[Tensor], list[Any]]:
@@ -100,12 +110,13 @@ def _split(inputs: tuple) -> tuple[list[Tensor], list[Any]]:
 
 def _fold(
     function: type[torch.autograd.Function], info: Any, in_dims: tuple, inputs: tuple
-) -> tuple[Any, torch.Size]:
+) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
     """Apply a function with the dimension of ``torch.vmap`` in the batch."""
     tensors, constants = _split(inputs)
     tensors = [
         t.expand(info.batch_size, *t.shape) if dim is None else t.movedim(dim, 0)
         for t, dim in zip(tensors, in_dims)
     ]
+    lead = tensors[0].shape[:2]
     out = function.apply(*(t.flatten(0, 1) for t in tensors), *constants)
-    return out, tensors[0].shape[:2]
+    return tuple(t.unflatten(0, lead) for t in out), (0,) * len(out)

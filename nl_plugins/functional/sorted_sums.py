@@ -41,8 +41,10 @@ def traced_relu_sums(query_score: Tensor, key_score: Tensor, value: Tensor) -> T
     )
 
 
-def _forward(query_score: Tensor, key_score: Tensor, value: Tensor) -> Tensor:
-    return _sums(query_score, key_score, value)[0]
+def _forward(
+    query_score: Tensor, key_score: Tensor, value: Tensor
+) -> tuple[Tensor, ...]:
+    return _sums(query_score, key_score, value)[:1]
 
 
 def _gradients(

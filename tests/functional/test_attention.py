@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import LargestTensor, pairwise_weights, relative_error
 
-from nl_plugins.functional import attention, chunked
+from nl_plugins.functional import backends, chunked, use_backend
 from nl_plugins.functional.attention import (
     concatenation_attention,
     dot_product_attention,
@@ -167,9 +167,13 @@ def test_softmax_attention_holds_no_map(channels):
 @pytest.fixture(params=['naive', 'fused', 'chunked'])
 def backend(request, monkeypatch):
     """Makes the softmax take one backend, in chunks of few queries."""
-    monkeypatch.setattr(attention, '_softmax_backend', lambda *_: request.param)
-    monkeypatch.setattr(chunked, 'CHUNK', 100)
-    return request.param
+    monkeypatch.setattr(chunked, 'CPU_CHUNK', 100)
+    with use_backend(request.param):
+        yield request.param
+
+
+def chosen(query, key, value):
+    return backends.choose(*backends.with_heads(query, key, value))[0]
 
 
 @pytest.mark.parametrize(
@@ -229,7 +233,7 @@ def test_the_second_derivative_of_the_fused_backend_by_pytorchs_switch():
     inputs = [
         torch.randn(1, 90, 2, dtype=torch.float64, requires_grad=True) for _ in range(3)
     ]
-    assert attention._softmax_backend(*inputs) == 'fused'
+    assert chosen(*inputs) == 'fused'
     with sdpa_kernel(SDPBackend.MATH):
         out = softmax_attention(*inputs, 0.7)
     grads = torch.autograd.grad(out.sum(), inputs, create_graph=True)
@@ -251,7 +255,7 @@ def test_the_second_derivative_of_the_fused_backend_by_pytorchs_switch():
 def test_the_choice_of_backends(shape, expected):
     n, d, dv = shape
     inputs = [torch.empty(1, n, c) for c in (d, d, dv)]
-    assert attention._softmax_backend(*inputs) == expected
+    assert chosen(*inputs) == expected
 
 
 @pytest.mark.parametrize('channels', [(16, 16), (16, 4)])
@@ -259,7 +263,7 @@ def test_forward_derivatives_of_large_maps(channels):
     d, dv = channels
     inputs = [torch.randn(1, 400, c, dtype=torch.float64) for c in (d, d, dv)]
     tangents = [torch.randn_like(t) for t in inputs]
-    assert attention._softmax_backend(*inputs) != 'naive'
+    assert chosen(*inputs) != 'naive'
 
     def naive(query, key, value):
         return (query @ key.mT).softmax(2) @ value

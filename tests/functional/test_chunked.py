@@ -13,7 +13,7 @@ from nl_plugins.functional.chunked import (
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
-    monkeypatch.setattr(chunked, 'CHUNK', 100)
+    monkeypatch.setattr(chunked, 'CPU_CHUNK', 100)
 
 
 def inputs(*lead):
@@ -56,7 +56,7 @@ def test_jacobian_and_per_sample_gradients():
 
 
 def test_the_backward_holds_one_chunk(monkeypatch):
-    monkeypatch.setattr(chunked, 'CHUNK', 2**15)
+    monkeypatch.setattr(chunked, 'CPU_CHUNK', 2**15)
     n = 1024
     operands = [torch.randn(1, n, c, requires_grad=True) for c in (16, 16, 8)]
     with LargestTensor() as largest:

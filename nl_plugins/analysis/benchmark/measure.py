@@ -1,7 +1,8 @@
 """Measure a block of ours and upstream's, in one run."""
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import nan, prod
 
@@ -23,7 +24,12 @@ from ..measuring import (
 #: Names of the blocks that can be compared.
 BLOCKS = (*MODES, 'disentangled')
 IMPLEMENTATIONS = ('upstream', 'nl_plugins', 'matmul')
-DTYPES = dict(fp32=torch.float32, bf16=torch.bfloat16, fp16=torch.float16)
+DTYPES = dict(
+    fp32=torch.float32,
+    tf32=torch.float32,
+    bf16=torch.bfloat16,
+    fp16=torch.float16,
+)
 #: Seconds after which no more turns start.
 _LONGEST = 100
 #: Side of the largest matrices of the floor; beyond, time is extrapolated.
@@ -41,7 +47,8 @@ class Case:
         channels (int): Channels of the input.
         train (bool): Forward and backward, or forward without gradient.
         device (str): Where it runs.
-        dtype (str): One of ``DTYPES``; the half precisions with autocast.
+        dtype (str): One of ``DTYPES``: float32, the same with the TensorFloat32
+            products of GPUs, and the half precisions with autocast.
         batch (int): Samples.
         sub_sample (bool): Whether key and value are pooled.
     """
@@ -83,6 +90,19 @@ class Result:
     bytes: float = nan
     error: str = ''
     note: str = ''
+
+
+@contextmanager
+def precision(dtype: str) -> Iterator[None]:
+    """Compute float32 products on GPUs in TensorFloat32, or exactly."""
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision('high' if dtype == 'tf32' else 'highest')
+    torch.backends.cudnn.allow_tf32 = dtype == 'tf32'
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
 
 
 def compare(case: Case, repeats: int = 5) -> dict[str, Result]:
@@ -234,7 +254,8 @@ def _memory(case: Case, implementation: str) -> int:
     use_device(case.device)
     iterate = _Block(case, implementation)
     before = peak_memory(case.device)
-    iterate()
+    with precision(case.dtype):
+        iterate()
     return peak_memory(case.device) - before
 
 
@@ -244,7 +265,8 @@ def _median_times(case: Case, names: list[str], repeats: int) -> list[float]:
     iterations: list[Callable] = [
         _Product(case) if name == 'matmul' else _Block(case, name) for name in names
     ]
-    turns = time_in_turns(iterations, repeats, _LONGEST)
+    with precision(case.dtype):
+        turns = time_in_turns(iterations, repeats, _LONGEST)
     return [
         statistics.median(times) / getattr(iterate, 'share', 1)
         for iterate, times in zip(iterations, turns)
