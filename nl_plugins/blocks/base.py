@@ -197,7 +197,7 @@ class NonLocalBlock(nn.Module):
         y = self.layout.merge(y, features.shape)
         if not self.gate:
             y = self.conv_out(y)
-        return self.layout.fold(features + y, x.shape)
+        return features + y
 
     def project(self, features: Tensor) -> Projections:
         """Query, key and value of an input, split into heads.

@@ -5,7 +5,6 @@ Letters as in :mod:`nl_plugins.blocks.base`.
 
 from math import prod
 
-import torch
 from torch import Tensor
 
 _SIZES = {1: 'L', 2: 'H, W', 3: 'T, H, W'}
@@ -39,10 +38,6 @@ class TokenLayout:
                 f'{_SIZES[self.ndim]}), but got {tuple(x.shape)}'
             )
         return x
-
-    def fold(self, y: Tensor, shape: torch.Size) -> Tensor:
-        """Invert :meth:`unfold` for an input of the given shape."""
-        return y
 
     def split(self, features: Tensor, num_heads: int | None = None) -> Tensor:
         """``(B, C, *size)`` to ``(G, h, N, C / h)``."""
@@ -135,11 +130,6 @@ class ClipLayout(TokenLayout):
                 f'{x.shape[2]} frames of the input'
             )
         return x
-
-    def fold(self, y: Tensor, shape: torch.Size) -> Tensor:
-        if self.num_frames is None:
-            return y
-        return y.transpose(1, 2).reshape(shape)
 
     def split(self, features: Tensor, num_heads: int | None = None) -> Tensor:
         if self._is_whole:

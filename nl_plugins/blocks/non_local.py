@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from mmcv import cnn
+from torch import Tensor
 
 from ..registry import MODELS
 from .base import NonLocalBlock, named_arguments
@@ -148,6 +149,23 @@ class NonLocal3d(NonLocalBlock):
             ),
             **kwargs,
         )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Add to every position what it attends to.
+
+        Args:
+            x (Tensor): Shape ``(B, C, T, H, W)``, or ``(B * T, C, H, W)`` with
+                ``num_frames``.
+
+        Returns:
+            Tensor: Shape of ``x``.
+
+        Raises:
+            ValueError: If ``x`` has the wrong rank, channels or frames, or is
+                too small to be pooled.
+        """
+        out = super().forward(x)
+        return out if x.dim() == 5 else out.transpose(1, 2).reshape(x.shape)
 
     @property
     def axes(self) -> str:
