@@ -59,12 +59,17 @@ def worker(rank, folder):
     dist.destroy_process_group()
 
 
-def test_two_processes_give_the_gradients_of_the_doubled_batch(tmp_path, monkeypatch):
+@pytest.mark.parametrize('process', ['worker', 'sharded_worker'])
+def test_two_processes_give_the_gradients_of_the_doubled_batch(
+    process, tmp_path, monkeypatch
+):
+    if process == 'sharded_worker':
+        pytest.importorskip('torch.distributed.fsdp', reason='of PyTorch 2.6 on')
     # The workers start afresh and must find this folder.
     monkeypatch.setenv('PYTHONPATH', os.pathsep.join(sys.path))
     x = torch.randn(4, 3, 64, 64)
     torch.save(x, Path(tmp_path, 'x.pt'))
-    mp.spawn(worker, (str(tmp_path),), nprocs=2)
+    mp.spawn(globals()[process], (str(tmp_path),), nprocs=2)
     model = backbone()
     expected = gradients(model, x)
     largest = max(g.abs().max() for g in expected.values())
@@ -75,3 +80,23 @@ def test_two_processes_give_the_gradients_of_the_doubled_batch(tmp_path, monkeyp
             limit = 1e-5 * max(gradient.abs().max(), 0.1 * largest)
             assert (actual[name] - gradient).abs().max() < limit, name
     assert any('non_local_block' in name for name in expected)
+
+
+def sharded_worker(rank, folder):
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        'gloo', init_method=f'file://{folder}/rendezvous', rank=rank, world_size=2
+    )
+    model, mesh = backbone(), init_device_mesh('cpu', (2,))
+    for module in model.modules():
+        if 'non_local' in getattr(module, '_abbr_', ''):
+            fully_shard(module, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    x = torch.load(f'{folder}/x.pt')
+    result = gradients(model, x.chunk(2)[rank])
+    whole = {name: gradient.full_tensor() for name, gradient in result.items()}
+    torch.save(whole, f'{folder}/gradients_{rank}.pt')
+    dist.destroy_process_group()

@@ -17,6 +17,7 @@ import torch
 from mmcv.cnn import ConvModule
 from mmengine.model import constant_init, normal_init
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ..functional import (
     concatenation_attention,
@@ -79,6 +80,7 @@ class NonLocalBlock(nn.Module):
         num_heads: int = 1,
         pool_size: int | Sequence[int] | None = None,
         gate: str | None = None,
+        with_cp: bool = False,
         _has_query_and_key: bool = True,
         _layout: Callable[[str, int, int, int], TokenLayout] = TokenLayout,
     ) -> None:
@@ -113,6 +115,7 @@ class NonLocalBlock(nn.Module):
         self.share_query_key = share_query_key
         self.num_heads = num_heads
         self.gate = gate
+        self.with_cp = with_cp
         self.scale = 1.0
         if mode == 'embedded_gaussian' and use_scale:
             self.scale = (self.key_channels // num_heads) ** -0.5
@@ -193,11 +196,21 @@ class NonLocalBlock(nn.Module):
                 small to be pooled.
         """
         features = self.layout.unfold(x)
-        y = self.attend(self.project(features))
-        y = self.layout.merge(y, features.shape)
+        if self.with_cp and torch.is_grad_enabled():
+            # Without the norm of conv_out, which would count its input twice.
+            y = checkpoint(
+                self._attended, features, use_reentrant=False, preserve_rng_state=False
+            )
+        else:
+            y = self._attended(features)
         if not self.gate:
             y = self.conv_out(y)
         return features + y
+
+    def _attended(self, features: Tensor) -> Tensor:
+        """What the positions attend to, ``(B, channels, *size)``."""
+        y = self.attend(self.project(features))
+        return self.layout.merge(y, features.shape)
 
     def project(self, features: Tensor) -> Projections:
         """Query, key and value of an input, split into heads.

@@ -76,6 +76,8 @@ class NonLocal2d(NonLocalBlock):
         gate (str, optional): ``'scalar'`` replaces the output convolution by
             one learned factor, initialized to 0, as in `SAGAN
             <https://arxiv.org/abs/1805.08318>`_. Defaults to None.
+        with_cp (bool): Recompute projections and attention in the backward
+            pass instead of storing what they need. Defaults to False.
 
     Raises:
         ValueError: If an argument has a value that is not allowed.

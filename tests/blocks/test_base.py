@@ -289,3 +289,40 @@ def test_an_input_too_small_for_the_pooling_is_named():
     block = nl_plugins.NonLocal2d(24, sub_sample=True, pool_size=4)
     with pytest.raises(ValueError, match=r'pools by \(4, 4\).*\(3, 9\)'):
         block(torch.zeros(1, 24, 3, 9))
+
+
+@pytest.mark.parametrize(
+    'kwargs',
+    [
+        dict(),
+        dict(mode='gaussian', sub_sample=True),
+        dict(mode='dot_product', norm_cfg=dict(type='BN')),
+        dict(mode='concatenation', gate='scalar'),
+    ],
+)
+def test_recomputation_gives_the_same_gradients_and_statistics(kwargs):
+    block = randomize(nl_plugins.NonLocal2d(8, with_cp=True, **kwargs))
+    plain = nl_plugins.NonLocal2d(8, **kwargs)
+    plain.load_state_dict(block.state_dict())
+    x = torch.randn(2, 8, 6, 7)
+    assert_same_results(
+        output_and_gradients(block, x), output_and_gradients(plain, x), 1e-6
+    )
+    for actual, expected in zip(block.buffers(), plain.buffers()):
+        torch.testing.assert_close(actual, expected)
+
+
+def test_recomputation_stores_less():
+    x = torch.randn(1, 64, 20, 20)
+
+    def stored(**kwargs):
+        sizes = []
+        block = nl_plugins.NonLocal2d(64, **kwargs)
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda t: sizes.append(t.numel()) or t, lambda t: t
+        ):
+            block(x.clone().requires_grad_())
+        return sum(sizes)
+
+    # The input, and what the output layer reads; not query, key, value, map.
+    assert stored(with_cp=True) < 2.5 * x.numel() < stored()
