@@ -25,7 +25,7 @@ def naive_relu_sums(query_score: Tensor, key_score: Tensor, value: Tensor) -> Te
 def traced_relu_sums(query_score: Tensor, key_score: Tensor, value: Tensor) -> Tensor:
     """The sums by sorting, in differentiable operations that can be traced."""
     key_score, order = key_score.sort(dim=1, descending=True)
-    active = torch.searchsorted(-key_score.detach(), query_score.detach())
+    active = torch.searchsorted(-key_score.detach(), query_score.detach().contiguous())
     offset = key_score[:, :1].detach()
     value = value.gather(1, order.unsqueeze(-1).expand_as(value))
 
@@ -91,7 +91,7 @@ def _sort(
     """
     sorted_score, order = key_score.sort(dim=1, descending=True)
     # -b rises along the keys, so the search counts the keys with -b < a.
-    active = torch.searchsorted(-sorted_score, query_score).unsqueeze(-1)
+    active = torch.searchsorted(-sorted_score, query_score.contiguous()).unsqueeze(-1)
     none = active == 0
     last = active.sub_(1).clamp_(min=0).expand(-1, -1, value.shape[2])
 
