@@ -166,12 +166,11 @@ def _fused(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
     """
     value_channels = value.shape[-1]
     sizes = _fused_sizes(query, key, value)
-    query, key, value = (
-        (t if t.shape[-1] == size else F.pad(t, (0, size - t.shape[-1])))
-        .to(value.dtype)
-        .contiguous()
-        for t, size in zip((query, key, value), sizes)
-    )
+    operands = [
+        t if t.shape[-1] == size else F.pad(t, (0, size - t.shape[-1]))
+        for t, size in zip((query.to(value.dtype), key.to(value.dtype), value), sizes)
+    ]
+    query, key, value = (t if t.stride(-1) == 1 else t.contiguous() for t in operands)
     out = F.scaled_dot_product_attention(query, key, value, scale=scale)
     return out[..., :value_channels]
 
