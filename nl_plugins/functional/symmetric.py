@@ -36,8 +36,8 @@ def _forward(features: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Ten
         """Add to queries what they attend to; logits are ``(queries, keys)``."""
         before = largest[queries]
         after = torch.maximum(before, logits.amax(dim=1))
-        torch.sub(logits, after.unsqueeze(1), out=weights).exp_()
-        shrink = (before - after).exp_()
+        _exp_(torch.sub(logits, after.unsqueeze(1), out=weights))
+        shrink = _exp_(before - after)
         total[queries].mul_(shrink).add_(weights.sum(dim=1))
         out[queries].mul_(shrink.unsqueeze(1)).addmm_(weights, keys)
         before.copy_(after)
@@ -81,14 +81,14 @@ def _gradients(
         columns = slice(rows.start, None)
         torch.addmm(logits, x[rows], x[columns].t(), beta=0, alpha=scale, out=logits)
         # Along the rows: the chunk's queries, and all keys from its own on.
-        torch.sub(logits, normalizer[sample, rows].unsqueeze(1), out=weights).exp_()
+        _exp_(torch.sub(logits, normalizer[sample, rows].unsqueeze(1), out=weights))
         value_grad[sample, columns].addmm_(weights.t(), dy[rows])
         torch.mm(dy[rows], v[columns].t(), out=logits_grad)
         logits_grad.sub_(mean[sample, rows].unsqueeze(1)).mul_(weights)
         logits_grad[:, :own] += logits_grad[:, :own].t().clone()
         # Along the columns: the later queries, and the chunk's keys.
         logits, weights = logits[:, own:], weights[:, own:]
-        torch.sub(logits, normalizer[sample, later], out=weights).exp_()
+        _exp_(torch.sub(logits, normalizer[sample, later], out=weights))
         value_grad[sample, rows].addmm_(weights, dy[later])
         torch.mm(v[rows], dy[later].t(), out=logits)
         logits_grad[:, own:].addcmul_(logits.sub_(mean[sample, later]), weights)
@@ -128,3 +128,12 @@ def _chunks(
                 slice(stop, positions),
                 [t[: shape[0] * shape[1]].view(shape) for t in storage],
             )
+
+
+def _exp_(differences: Tensor) -> Tensor:
+    """Exponentials of differences to a maximum, in place.
+
+    Below ``exp(-60)``, which is 0 beside 1 in every type, a CPU takes ten
+    times as long to compute numbers that underflow, and to multiply them.
+    """
+    return differences.clamp_(min=-60).exp_()
