@@ -13,6 +13,7 @@ from ..registry import MODELS
 from .base import NonLocalBlock, Projections, named_arguments
 from .checks import MODES, SOFTMAX_MODES
 from .non_local import NonLocal1d, NonLocal2d, NonLocal3d
+from .pointwise import pointwise
 
 TERMS = ('pairwise', 'unary')
 
@@ -140,7 +141,7 @@ class DisentangledBlock(NonLocalBlock):
         """Unary logits of the separate projection, ``(G, h, Nk)``."""
         if self.sub_sample == 'before':
             features = self.pool(features)
-        logits = self.conv_mask(features)
+        logits = pointwise(self.conv_mask, features)
         if self.sub_sample is True:
             logits = self.pool(logits)
         return self.layout.split(logits, 1)[..., 0].expand(-1, self.num_heads, -1)
