@@ -70,8 +70,10 @@ def choose(query: Tensor, key: Tensor, value: Tensor) -> tuple[str, str]:
         return selected, 'selected by use_backend'
     if torch.onnx.is_in_onnx_export():
         return 'naive', 'ONNX has a fused operator only from opset 23 on'
-    if is_traced() and (query.device.type == 'cpu' or torch.jit.is_tracing()):
-        return 'fused', 'a graph gets one operator, for any size'
+    if query.is_meta or torch.jit.is_tracing():
+        return 'fused', 'one operator, for any size'
+    if torch.compiler.is_compiling() and query.device.type == 'cpu':
+        return 'fused', 'one operator of the graph, for any size'
     if has_tangent(query, key, value):
         return 'naive', 'the others have no forward derivative'
     if query.device.type == 'cpu':

@@ -102,6 +102,12 @@ def test_the_rule_of_gpus(shape, dtype, expected, monkeypatch):
     assert backends._choose_on_gpus(query, query.clone(), value)[0] == expected
 
 
+def test_shapes_alone_take_one_operator():
+    query, key, value = (t.to('meta') for t in operands(200000, 512, 512))
+    assert explain_backend(query, key, value).startswith('fused')
+    assert softmax_attention(query, key, value, 1.0).shape == (2, 200000, 512)
+
+
 def flash_takes(query, key, value):
     """What PyTorch documents of its flash kernel."""
     half = value.dtype in (torch.float16, torch.bfloat16)
