@@ -111,6 +111,7 @@ def test_a_wheel_holds_the_code_the_configs_and_the_tools(built):
     }
 
 
+@pytest.mark.slow
 def test_a_tool_of_a_wheel_finds_the_configs_of_the_wheel(built, tmp_path):
     # in the built package alone, with bases in this one and in a toolbox;
     # the error comes when all of them are read

@@ -71,6 +71,7 @@ def test_a_block_in_a_detector():
     assert flops == 4 * positions * 64 * 32 + 2 * positions**2 * 32
 
 
+@pytest.mark.slow
 def test_a_2d_recognizer_runs_all_its_frames():
     # Twice the frames, twice the cost of everything but the classifier.
     pytest.importorskip('mmaction')

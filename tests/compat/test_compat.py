@@ -90,6 +90,7 @@ def _trapezoid(y, x):
     return float(((y[1:] + y[:-1]) / 2 * np.diff(x)).sum())
 
 
+@pytest.mark.slow
 def test_real_drn_goes_before_the_stand_in(tmp_path):
     package = tmp_path / 'mmaction' / 'models' / 'localizers' / 'drn'
     package.mkdir(parents=True)

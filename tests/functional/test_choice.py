@@ -147,6 +147,7 @@ def test_a_gpus_chunks_of_half_precision(dtype, monkeypatch):
         assert error <= relative_error(other, value)
 
 
+@pytest.mark.slow
 def test_chunks_in_a_compiled_graph(monkeypatch):
     """As in a PyTorch for GPUs: without a graph break."""
     allowed = torch.compiler.allow_in_graph(chunked.chunked_softmax_attention)

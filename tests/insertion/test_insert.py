@@ -148,6 +148,7 @@ def test_ema_averages_the_blocks():
     assert not torch.equal(averaged[-1], after[-1])
 
 
+@pytest.mark.slow
 def test_torch_compile_gives_the_same_output_without_a_graph_break():
     model, x = trained_backbone(), image()
     expected = outputs(model, x)
@@ -230,6 +231,7 @@ def test_a_forward_that_is_called_directly_is_counted_too():
         head.forward([image(8, 8)[:, :1].expand(-1, 8, -1, -1)])
 
 
+@pytest.mark.slow
 def test_a_compiled_head_has_no_graph_break():
     head = retina_head([dict(type=NL, after='cls_convs.0')]).eval()
     level = [torch.randn(1, 8, 8, 8)]

@@ -1,8 +1,11 @@
 """The backends of an attention against each other."""
 
+import pytest
+
 from nl_plugins.analysis.benchmark import backends
 
 
+@pytest.mark.slow
 def test_every_backend_is_timed_and_one_is_chosen(monkeypatch):
     heads = ((8, 8, False), (8, 16, True))
     monkeypatch.setattr(backends, 'CPU_HEADS', heads)

@@ -34,6 +34,7 @@ def test_the_baseline_is_found_and_comes_first(monkeypatch):
     assert all(m.complexity[1] == (32, 64) and m.costs == {} for m in group.models)
 
 
+@pytest.mark.slow
 def test_one_baseline_for_all_and_runs_by_the_name_of_the_config(tmp_path):
     for seed in (0, 1):
         write_run(
