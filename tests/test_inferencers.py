@@ -15,10 +15,11 @@ from mmengine.registry import MODELS, init_default_scope
 
 from nl_plugins.engine.config import load_config
 
-pytestmark = pytest.mark.slow
-
-# Of upstream, about what the examples leave out.
-pytestmark = pytest.mark.filterwarnings('ignore::UserWarning')
+pytestmark = [
+    pytest.mark.slow,
+    # Of upstream, about what the examples leave out.
+    pytest.mark.filterwarnings('ignore::UserWarning'),
+]
 
 ROOT = Path(__file__).parents[1]
 # by the title of their section
