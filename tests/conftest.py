@@ -1,13 +1,11 @@
 """Fixtures of several files."""
 
-import functools
 import importlib.util
 import inspect
 import re
 from pathlib import Path
 from types import ModuleType
 
-import mmengine.config.utils
 import pytest
 import torch
 from mmengine.config import Config
@@ -16,9 +14,6 @@ from mmengine.utils import ManagerMixin
 
 from nl_plugins import engine
 from nl_plugins.engine import config as loading
-
-# Every base config of a toolbox parses all of its metafiles, again and again.
-mmengine.config.utils.load = functools.cache(mmengine.config.utils.load)
 
 #: What in the name or code of a test says that it needs a toolbox.
 TOOLBOX = dict(

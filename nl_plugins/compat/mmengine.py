@@ -17,6 +17,8 @@ version        bug
                of one process).
 0.10.7         ``get_model_complexity_info`` does not count fused attention,
                sorting and cumulative sums.
+0.10.7         A base config of a toolbox (``mmdet::...``) parses all metafiles
+               of the toolbox, every time.
 onedl 0.10.12  Loads with ``weights_only=False`` what ``torch.load`` refuses,
                and lets checkpoints call ``getattr``.
 onedl 0.10.12  Looks for ``mmseg::`` configs in the distribution
@@ -45,7 +47,7 @@ import mmengine.runner.checkpoint
 import torch
 from mmengine.analysis import complexity_analysis
 from mmengine.config import ConfigDict
-from mmengine.config.utils import MODULE2PACKAGE
+from mmengine.config import utils as config_utils
 from mmengine.device import get_device
 from mmengine.dist import is_main_process
 from mmengine.logging import HistoryBuffer, print_log
@@ -76,8 +78,9 @@ def install() -> None:
     checkpoint.get_external_models = _report_unknown_names(
         checkpoint.get_external_models, 'open-mmlab://'
     )
+    config_utils.load = functools.cache(config_utils.load)
     if any(metadata.distributions(name='onedl-mmsegmentation')):
-        MODULE2PACKAGE['mmseg'] = 'onedl-mmsegmentation'
+        config_utils.MODULE2PACKAGE['mmseg'] = 'onedl-mmsegmentation'
     for operator, handle in FLOP_HANDLES.items():
         complexity_analysis._DEFAULT_SUPPORTED_FLOP_OPS.setdefault(operator, handle)
     for name in '_init_dist_pytorch', '_init_dist_mpi', '_init_dist_slurm':

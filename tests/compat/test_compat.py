@@ -420,3 +420,14 @@ def test_mmsyncbn_is_built_without_a_process_group():
     neck = MODELS.build({'_scope_': 'mmdet', **cfg.model.neck}).fpn_convs[0]
     assert isinstance(neck.bn, nn.SyncBatchNorm)
     neck(torch.rand(2, 256, 4, 4)).sum().backward()
+
+
+def test_metafiles_are_parsed_once():
+    from mmengine.config import utils
+
+    config = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
+    load_config(config)
+    before = utils.load.cache_info()
+    load_config(config)
+    after = utils.load.cache_info()
+    assert after.misses == before.misses and after.hits > before.hits
