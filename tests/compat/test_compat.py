@@ -425,7 +425,7 @@ def test_mmsyncbn_is_built_without_a_process_group():
 def test_metafiles_are_parsed_once():
     from mmengine.config import utils
 
-    config = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
+    config = 'nl_plugins::mask_rcnn/mask-rcnn_r50-nl-c4_fpn_1x_coco.py'
     load_config(config)
     before = utils.load.cache_info()
     load_config(config)
