@@ -153,7 +153,7 @@ def _map(block: Block, query: Tensor, key: Tensor, key_bias: Tensor | None) -> T
         logits = query @ key.transpose(-1, -2)
     if block.mode not in SOFTMAX_MODES:
         return logits / logits.shape[-1]
-    logits = block.scale / block.temperature * logits
+    logits = block.logit_scale * logits
     if key_bias is not None:
         logits = logits + key_bias.unsqueeze(-2)
     return logits.softmax(dim=-1)

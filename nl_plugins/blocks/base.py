@@ -59,8 +59,6 @@ class NonLocalBlock(nn.Module):
     pool_size: tuple[int, ...]
     #: Whether there is an attention map of pairs, and one for all queries.
     has_pairwise_term, has_unary_term = True, False
-    #: Divisor of the pairwise logits of a softmax, besides ``scale``.
-    temperature = 1.0
 
     def __init__(
         self,
@@ -265,9 +263,13 @@ class NonLocalBlock(nn.Module):
         elif self.mode == 'concatenation':
             y = concatenation_attention(*self.scores(query, key), value)
         else:
-            scale = self.scale / self.temperature
-            y = softmax_attention(query, key, value, scale, key_bias)
+            y = softmax_attention(query, key, value, self.logit_scale, key_bias)
         return self.gamma.to(y.dtype) * y if self.gate else y
+
+    @property
+    def logit_scale(self) -> float:
+        """Factor of the pairwise logits of a softmax."""
+        return self.scale
 
     def scores(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
         """Scores of the concatenation, ``(..., h, N)`` and ``(..., h, Nk)``.

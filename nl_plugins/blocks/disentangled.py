@@ -137,6 +137,11 @@ class DisentangledBlock(NonLocalBlock):
             y = super().attend(projections._replace(key_bias=None)) + y
         return y
 
+    @property
+    def logit_scale(self) -> float:
+        """Factor of the pairwise logits, divided by the temperature."""
+        return self.scale / self.temperature
+
     def _separate_logits(self, features: Tensor) -> Tensor:
         """Unary logits of the separate projection, ``(G, h, Nk)``."""
         if self.sub_sample == 'before':
