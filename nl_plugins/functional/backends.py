@@ -1,11 +1,11 @@
 """The ways to compute a softmax attention, and the choice between them.
 
-======== =================================================================
-naive    keeps the attention map
-fused    PyTorch's ``scaled_dot_product_attention``
-chunked  rows of the map in chunks, recomputed in the backward pass
-symmetric chunks of half of the map, where query and key are one tensor
-======== =================================================================
+=========  ================================================================
+naive      keeps the attention map
+fused      PyTorch's ``scaled_dot_product_attention``
+chunked    rows of the map in chunks, recomputed in the backward pass
+symmetric  chunks of half of the map, where query and key are one tensor
+=========  ================================================================
 
 Operands have the shapes ``(B, h, Nq, D)``, ``(B, h, Nk, D)`` and
 ``(B, h, Nk, Dv)``. Letters as in :mod:`nl_plugins.functional.attention`.
