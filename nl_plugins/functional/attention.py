@@ -117,7 +117,8 @@ def dot_product_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     through_channels = channels * value_channels * (queries + keys)
     through_positions = queries * keys * (channels + value_channels)
     with without_autocast(query):
-        query, key, value = in_one_type(query, key / root, value)
+        query, key, value = in_one_type(query, key, value)
+        key = key / root
         # A traced graph takes the order that is linear in its input sizes.
         if (
             torch.compiler.is_compiling()
