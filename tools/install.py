@@ -32,26 +32,19 @@ if not cuda and torch.version.cuda and (
 print(f'torch {torch.__version__}, mmengine {mmengine.__version__}, mmcv '
       f"{mmcv.__version__} with ops for {f'CUDA {cuda}' if cuda else 'CPUs'}")
 """
-#: A sitecustomize.py for setup.py of mmcv. It reads its version with locals() after
+#: A sitecustomize.py for mmcv's setup.py. It reads its version with locals() after
 #: exec(), which Python 3.13 no longer allows (PEP 667).
-LOCALS = """
+EXEC = """
 import builtins, sys
-def run(code, *scopes, exec=exec):
+def run(code, *scopes, exec=exec, **closure):
     frame = sys._getframe(1)
-    exec(code, *scopes or (frame.f_globals, frame.f_locals))
-if any('setup.py' in argument for argument in sys.orig_argv):
-    builtins.exec, builtins.locals = run, lambda: sys._getframe(1).f_locals
+    exec(code, *scopes or (frame.f_globals, frame.f_locals), **closure)
+builtins.exec = run
 """
 
 
 def fail(message: str) -> None:
     sys.exit(f'error: {message}')
-
-
-def read_requirements(stack: str) -> dict[str, str]:
-    """Read the lines of a requirement file, by the names of the packages."""
-    lines = (ROOT / f'requirements/{stack}.txt').read_text().splitlines()
-    return {re.split('[=<>]', line)[0]: line for line in lines if line[0] != '#'}
 
 
 def installed(*names: str) -> list[str]:
@@ -69,38 +62,37 @@ def run(code: str) -> tuple[bool, str]:
     return not result.returncode, output.rstrip().rpartition('\n')[2]
 
 
-def pip(what: str, *arguments: str, check: bool = True) -> bool:
-    """Run pip with its output in the log; return whether it succeeded."""
+def pip(what: str, *arguments: str) -> None:
+    """Run pip, which says nothing where all it shall install is there."""
     print(f'== {what}', flush=True)
-    start, shown = time.monotonic(), 0.0
-    with LOG.open('ab') as log:
-        offset = log.tell()
-        command = [sys.executable, '-m', 'pip', *arguments]
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-    while process.poll() is None:
-        time.sleep(0.2)
-        seconds = time.monotonic() - start
-        if seconds > shown + (1 if sys.stdout.isatty() else 30):
-            shown = seconds
-            files = re.findall(
-                rb'\[(\d+)/(\d+)\]', LOG.read_bytes()[offset:]
-            )  # ninja's
-            compiled = ''
-            if files:
-                done, total = map(int, files[-1])
-                left = seconds * (total - done) / done
-                compiled = f', compiled {done} of {total} files, {left:.0f} s left'
-            end = '\r' if sys.stdout.isatty() else '\n'
-            print(f'   {seconds:.0f} s{compiled} ', end=end, flush=True)
-    clear = '\033[K' if sys.stdout.isatty() else ''
-    print(f'   took {time.monotonic() - start:.0f} s{clear}', flush=True)
-    if process.returncode and check:
-        text = LOG.read_bytes()[offset:].decode(errors='replace')
-        print(*re.findall('.*error: .*', text, re.I)[-5:], sep='\n', file=sys.stderr)
-        if re.search('connection broken by|Max retries exceeded|timed out', text):
-            fail(f'pip could not reach its package index: check the network; see {LOG}')
+    command = [sys.executable, '-m', 'pip', *arguments]
+    quiet = subprocess.run([*command, '-qqq', '--no-index'])
+    if quiet.returncode and subprocess.run(command).returncode:
         fail(f'pip could not install the above; the log is {LOG}')
+
+
+def pip_compile(*arguments: str) -> bool:
+    """Run pip with the progress of ninja and lines of errors as all its output."""
+    print('== mmcv with its ops (minutes, unless there is a wheel)', flush=True)
+    command = [sys.executable, '-m', 'pip', 'install', '-v', *arguments]
+    start, live, pipe = time.monotonic(), sys.stdout.isatty(), subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=2, text=True) as process:
+        for line in process.stdout or ():
+            if compiled := re.search(r'\[(\d+)/(\d+)\]', line):
+                done, total = map(int, compiled.groups())
+                if live or done % 10 == 0:
+                    left = (time.monotonic() - start) * (total - done) / done
+                    text = f'   compiled {done} of {total} files, {left:.0f} s left '
+                    print(text, end='\r' if live else '\n', flush=True)
+            elif 'error: ' in line.lower():
+                print(line, end='', file=sys.stderr)
     return not process.returncode
+
+
+def read_requirements(stack: str) -> dict[str, str]:
+    """Read the lines of a requirement file, by the names of the packages."""
+    lines = (ROOT / f'requirements/{stack}.txt').read_text().splitlines()
+    return {re.split('[=<>]', line)[0]: line for line in lines if line[0] != '#'}
 
 
 def check_environment(stack: str, requirements: dict[str, str]) -> None:
@@ -118,78 +110,57 @@ def check_environment(stack: str, requirements: dict[str, str]) -> None:
         break  # the first is the one that is imported
     other = read_requirements('onedl' if stack == 'openmmlab' else 'openmmlab')
     names = [name for name in other if name not in requirements and 'mm' in name]
-    if found := installed(*names):
+    if found := ', '.join(installed(*names)):
         fail(
-            f'{sys.prefix} holds {", ".join(found)}, of another stack than '
-            f'{stack}: use a separate environment.'
+            f'{sys.prefix} holds {found}, of another stack than {stack}: use a '
+            'separate environment.'
         )
 
 
-def check_compilers() -> None:
-    """See that mmcv's ops can be compiled, before anything long starts."""
-    names = ['c++', 'g++', 'clang++']
-    compiler = os.environ.get('CXX') or next(filter(shutil.which, names), '')
-    if not compiler:
-        fail(
-            'no C++ compiler was found, and pip has no wheel of mmcv: install one '
-            '(Debian, Ubuntu: apt-get install g++) or set CXX to it.'
-        )
-    os.environ['CXX'] = compiler
-    command = [*shlex.split(compiler), '-std=c++17', '-x', 'c++', '-', '-o', os.devnull]
-    program = b'#include <string>\nint main() { return std::string().size(); }\n'
-    try:
-        subprocess.run(command, input=program, check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError):
-        fail(f'CXX={compiler} does not compile C++17: set it to a compiler that does.')
-    header = Path(sysconfig.get_path('include'), 'Python.h')
-    if not header.exists():
-        fail(
-            f"Python's headers are missing, there is no {header}: install them "
-            f'(Debian, Ubuntu: apt-get install python3.{sys.version_info.minor}-dev).'
-        )
+def missing_tool() -> str:
+    """Say what mmcv's ops cannot be compiled without here."""
     import torch
     from torch.utils.cpp_extension import CUDA_HOME
 
+    compiler = os.environ.get('CXX', 'c++')
+    header = Path(sysconfig.get_path('include'), 'Python.h')
     cuda, forced = torch.version.cuda, os.environ.get('FORCE_CUDA') == '1'
-    if not forced and not (cuda and torch.cuda.is_available()):
-        return
-    if cuda is None:
-        fail(
-            f'FORCE_CUDA=1 is set, but the installed torch {torch.__version__} is '
-            'built without CUDA: unset it, or install a torch with CUDA.'
-        )
     nvcc = Path(CUDA_HOME or '', 'bin/nvcc')
     text = subprocess.getoutput(f'{shlex.quote(str(nvcc))} --version')
-    release = re.search(r'release ((\d+)\.\d+)', text)
-    if not release or release[2] != cuda.split('.')[0]:
-        fail(
-            f"mmcv's CUDA ops need nvcc of CUDA {cuda}, but {nvcc} is "
-            f'{release[1] if release else "missing"}: install the CUDA toolkit {cuda}, '
-            f'as of torch {torch.__version__}, and set CUDA_HOME to its folder.'
+    found = re.search(r'release ((\d+)\.\d+)', text)
+    if not shutil.which(shlex.split(compiler)[0]):
+        return (
+            f'there is no wheel of it, and no C++ compiler {compiler}: install one '
+            '(Debian, Ubuntu: apt-get install g++) or set CXX to it'
         )
+    if not header.exists():
+        return (
+            f'there is no {header}: install the headers of Python (Debian, Ubuntu: '
+            f'apt-get install python3.{sys.version_info.minor}-dev)'
+        )
+    if forced and cuda is None:
+        return (
+            f'FORCE_CUDA=1 is set, but the installed torch {torch.__version__} is '
+            'built without CUDA: unset it, or install a torch with CUDA'
+        )
+    if (forced or torch.cuda.is_available()) and (
+        not found or found[2] != cuda.split('.')[0]
+    ):
+        return (
+            f'its CUDA ops need nvcc of CUDA {cuda}, but {nvcc} is '
+            f'{found[1] if found else "missing"}: install the CUDA toolkit {cuda}, '
+            f'as of torch {torch.__version__}, and set CUDA_HOME to its folder'
+        )
+    return 'see the errors above'
 
 
-def install_mmcv(requirement: str, folder: Path) -> None:
+def install_mmcv(requirement: str) -> None:
     """Install a wheel of mmcv if its ops work here, else compile it."""
     if conflicts := installed('mmcv-lite', 'mmcv-full'):  # they fill the same folder
         names = [name.partition('==')[0] for name in conflicts]
         pip(f'Removing {", ".join(conflicts)}', 'uninstall', '-y', *names)
     elif run(CHECK)[0] and requirement in installed('mmcv', 'onedl-mmcv'):
         return
-    name = requirement.partition('==')[0]
-    install = [
-        'install',
-        '-v',
-        '--no-deps',
-        '--no-build-isolation',
-        '--force-reinstall',
-    ]
-    wheel = pip(
-        'mmcv: a wheel', *install, '--only-binary', name, requirement, check=False
-    )
-    if wheel and run(CHECK)[0]:
-        return
-    check_compilers()
     import psutil
 
     # 2 GiB a compiler; no debug symbols; CFLAGS replaces Python's, so repeat them.
@@ -197,16 +168,19 @@ def install_mmcv(requirement: str, folder: Path) -> None:
     flags = [sysconfig.get_config_var('CFLAGS'), os.environ.get('CFLAGS'), '-g0']
     os.environ.setdefault('MAX_JOBS', str(max(jobs, 1)))
     os.environ |= {'MMCV_WITH_OPS': '1', 'CFLAGS': ' '.join(filter(None, flags))}
-    if sys.version_info >= (3, 13):
-        (folder / 'sitecustomize.py').write_text(LOCALS)
-        paths = [str(folder), os.environ.get('PYTHONPATH')]
+    options = ['--no-deps', '--no-build-isolation', '--force-reinstall', requirement]
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, 'sitecustomize.py').write_text(EXEC)
+        paths = [folder, os.environ.get('PYTHONPATH')]
         os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, paths))
-    # The second time if pip's cache had one that was built for another torch.
-    for options in [], ['--no-binary', name, '--no-cache-dir']:
-        pip('mmcv with its ops (minutes)', *install, *options, requirement)
-        works, reason = run(CHECK)
-        if works:
-            return
+        # pip found a wheel, or its cache has one, for another torch: compile it.
+        name, reason = requirement.partition('==')[0], ''
+        for source in [], ['--no-binary', name, '--no-cache-dir']:
+            if not pip_compile(*source, *options):
+                fail(f'pip could not build mmcv: {missing_tool()}; the log is {LOG}')
+            works, reason = run(CHECK)
+            if works:
+                return
     fail(f'mmcv was built, but its ops do not load ({reason}); the log is {LOG}')
 
 
@@ -227,21 +201,18 @@ def main() -> None:
     check_environment(stack, requirements)
     LOG.parent.mkdir(exist_ok=True)
     LOG.write_bytes(b'')
+    os.environ['PIP_LOG'] = str(LOG)
     for torch in installed('torch'):
         if tuple(map(int, re.findall(r'\d+', torch)[:2])) >= (2, 1):
             requirements['torch'] = torch
     mmcv = requirements.pop('mmcv', '') or requirements.pop('onedl-mmcv')
     build = ['-r', 'requirements/build.txt', requirements['torch']]
     pip('PyTorch and build tools', 'install', *build)
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, 'requirements.txt')
-        file.write_text('\n'.join(requirements.values()))
-        rest = ['-r', str(file)]
-        for name in 'docs', 'dev':
-            rest += ['-r', f'requirements/{name}.txt']
-        pip('Toolboxes, development and documentation tools', 'install', *rest)
-        install_cv2()
-        install_mmcv(mmcv, Path(folder))
+    rest = ['-r', 'requirements/docs.txt', '-r', 'requirements/dev.txt']
+    what = 'Toolboxes, development and documentation tools'
+    pip(what, 'install', *requirements.values(), *rest)
+    install_cv2()
+    install_mmcv(mmcv)
     pip('nl_plugins', 'install', '--no-build-isolation', '--no-deps', '-e', '.')
     print(f'   {run(CHECK)[1]}')
 

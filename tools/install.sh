@@ -36,23 +36,19 @@ sys.exit(not (3, 10) <= sys.version_info < (3, 14))" 2>/dev/null
 
 env=$(environment "$stack")
 if [ ! -x "$env/bin/python" ]; then
-    [[ $env == "$ROOT"/.venv* ]] ||
-        fail "the active environment $env has no bin/python: deactivate it" \
-            "or install Python in it."
-    [ ! -L "$env/bin/python" ] ||
-        fail "$env belongs to a Python that is gone: remove that folder."
+    [[ $env == "$ROOT"/.venv* && ! -L $env/bin/python ]] ||
+        fail "$env has no bin/python that runs: deactivate or remove that" \
+            "environment, or install Python in it."
     for python in ${PYTHON:-python3.11 python3.12 python3.13 python3.10 python3}; do
-        if runs "$python" 'venv, ensurepip'; then
-            step "Python environment $env" "$python" -m venv "$env"
-            break
-        fi
+        runs "$python" 'venv, ensurepip' || continue
+        step "Python environment $env" "$python" -m venv "$env"
+        break
     done
     [ -x "$env/bin/python" ] ||
         fail "Python 3.10 to 3.13 with its venv module is needed, but" \
-            "${PYTHON:+PYTHON=}${PYTHON:-python3} is" \
-            "$("${PYTHON:-python3}" --version 2>&1 | tail -n 1): install one" \
-            "(Debian, Ubuntu: apt-get install python3 python3-venv" \
-            "python3-dev), or set PYTHON to one."
+            "${PYTHON:+PYTHON=}$python is" \
+            "$("$python" --version 2>&1 | tail -n 1): install one (Debian," \
+            "Ubuntu: apt-get install python3-venv python3-dev) or set PYTHON."
 fi
 runs "$env/bin/python" pip ||
     fail "$env has $("$env/bin/python" --version 2>&1), but Python 3.10 to" \
