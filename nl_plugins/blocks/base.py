@@ -9,9 +9,7 @@ batch, times the groups of one clip (``axes`` and ``group_size`` of the 3d
 blocks).
 """
 
-import inspect
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import torch
 from mmcv.cnn import ConvModule
@@ -26,26 +24,8 @@ from ..functional import (
 )
 from .attention_maps import AttentionWeights, attention_weights
 from .checks import check_options, check_pool_size, check_widths
-from .layout import TokenLayout
+from .layout import Projections, TokenLayout
 from .pointwise import Pointwise
-
-
-class Projections(NamedTuple):
-    """The operands of the attention.
-
-    Attributes:
-        query (Tensor, optional): Shape ``(G, h, N, D)``. None in a block that
-            has only a unary term.
-        key (Tensor, optional): Shape ``(G, h, Nk, D)``. None as the query.
-        value (Tensor): Shape ``(G, h, Nk, Dv)``.
-        key_bias (Tensor, optional): Shape ``(G, h, Nk)``, the term of the
-            logits that depends on the key alone.
-    """
-
-    query: Tensor | None
-    key: Tensor | None
-    value: Tensor
-    key_bias: Tensor | None = None
 
 
 class NonLocalBlock(nn.Module):
@@ -197,18 +177,17 @@ class NonLocalBlock(nn.Module):
         if self.with_cp and torch.is_grad_enabled():
             # Without the norm of conv_out, which would count its input twice.
             y = checkpoint(
-                self._attended, features, use_reentrant=False, preserve_rng_state=False
+                lambda x: self.attend(self.project(x)),
+                features,
+                use_reentrant=False,
+                preserve_rng_state=False,
             )
         else:
-            y = self._attended(features)
+            y = self.attend(self.project(features))
+        y = self.layout.merge(y, features.shape)
         if not self.gate:
             y = self.conv_out(y)
         return features + y
-
-    def _attended(self, features: Tensor) -> Tensor:
-        """What the positions attend to, ``(B, channels, *size)``."""
-        y = self.attend(self.project(features))
-        return self.layout.merge(y, features.shape)
 
     def project(self, features: Tensor) -> Projections:
         """Query, key and value of an input, split into heads.
@@ -290,16 +269,3 @@ class NonLocalBlock(nn.Module):
     def attention_weights(self, x: Tensor, positions: Tensor) -> AttentionWeights:
         """See :func:`.attention_maps.attention_weights`."""
         return attention_weights(self, x, positions)
-
-
-#: Names of the positional arguments after ``in_channels``.
-_POSITIONAL = [
-    name
-    for name, parameter in inspect.signature(NonLocalBlock).parameters.items()
-    if parameter.kind is parameter.POSITIONAL_OR_KEYWORD
-][1:]
-
-
-def named_arguments(args: Sequence, kwargs: dict) -> dict:
-    """The arguments of a block after ``in_channels``, by name."""
-    return dict(zip(_POSITIONAL, args)) | kwargs

@@ -10,10 +10,10 @@ from mmengine.model import constant_init, normal_init
 from torch import Tensor, nn
 
 from ..registry import MODELS
-from .base import NonLocalBlock, Projections, named_arguments
+from .base import NonLocalBlock
 from .checks import MODES, SOFTMAX_MODES
-from .non_local import NonLocal1d, NonLocal2d, NonLocal3d
-from .pointwise import pointwise
+from .layout import Projections
+from .non_local import NonLocal1d, NonLocal2d, NonLocal3d, named_arguments
 
 TERMS = ('pairwise', 'unary')
 
@@ -146,7 +146,7 @@ class DisentangledBlock(NonLocalBlock):
         """Unary logits of the separate projection, ``(G, h, Nk)``."""
         if self.sub_sample == 'before':
             features = self.pool(features)
-        logits = pointwise(self.conv_mask, features)
+        logits = self.conv_mask(features)
         if self.sub_sample is True:
             logits = self.pool(logits)
         return self.layout.split(logits, 1)[..., 0].expand(-1, self.num_heads, -1)

@@ -4,10 +4,29 @@ Letters as in :mod:`nl_plugins.blocks.base`.
 """
 
 from math import prod
+from typing import NamedTuple
 
 from torch import Tensor
 
 _SIZES = {1: 'L', 2: 'H, W', 3: 'T, H, W'}
+
+
+class Projections(NamedTuple):
+    """The operands of the attention.
+
+    Attributes:
+        query (Tensor, optional): Shape ``(G, h, N, D)``. None in a block that
+            has only a unary term.
+        key (Tensor, optional): Shape ``(G, h, Nk, D)``. None as the query.
+        value (Tensor): Shape ``(G, h, Nk, Dv)``.
+        key_bias (Tensor, optional): Shape ``(G, h, Nk)``, the term of the
+            logits that depends on the key alone.
+    """
+
+    query: Tensor | None
+    key: Tensor | None
+    value: Tensor
+    key_bias: Tensor | None = None
 
 
 class TokenLayout:

@@ -3,6 +3,7 @@
 Letters as in :mod:`nl_plugins.blocks.base`.
 """
 
+import inspect
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -11,11 +12,22 @@ from mmcv import cnn
 from torch import Tensor
 
 from ..registry import MODELS
-from .base import NonLocalBlock, named_arguments
+from .base import NonLocalBlock
 from .checks import check_pool_size, check_positive
 from .layout import ClipLayout
 
 AXES = ('spacetime', 'space', 'time')
+#: Names of the positional arguments after ``in_channels``.
+_POSITIONAL = [
+    name
+    for name, parameter in inspect.signature(NonLocalBlock).parameters.items()
+    if parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+][1:]
+
+
+def named_arguments(args: Sequence, kwargs: dict) -> dict:
+    """The arguments of a block after ``in_channels``, by name."""
+    return dict(zip(_POSITIONAL, args)) | kwargs
 
 
 @MODELS.register_module()
