@@ -14,6 +14,7 @@ from .base import NonLocalBlock
 from .checks import MODES, SOFTMAX_MODES
 from .layout import Projections
 from .non_local import NonLocal1d, NonLocal2d, NonLocal3d, named_arguments
+from .pointwise import pointwise
 
 TERMS = ('pairwise', 'unary')
 
@@ -146,7 +147,7 @@ class DisentangledBlock(NonLocalBlock):
         """Unary logits of the separate projection, ``(G, h, Nk)``."""
         if self.sub_sample == 'before':
             features = self.pool(features)
-        logits = self.conv_mask(features)
+        logits = pointwise(self.conv_mask, features, channels_last=False)
         if self.sub_sample is True:
             logits = self.pool(logits)
         return self.layout.split(logits, 1)[..., 0].expand(-1, self.num_heads, -1)

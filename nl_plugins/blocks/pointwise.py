@@ -7,7 +7,7 @@ product and the concatenation, and 17 % less memory.
 """
 
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -22,18 +22,12 @@ _autocast_is_on = (
 
 
 class Pointwise(ConvModule):
-    """A 1 x 1 convolution, ``(B, C, *size)`` to ``(B, C', *size)``.
-
-    On a CPU, in float32 and float64, it is computed as a matrix product, which
-    saves the convolution's copies of its input and output into another
-    memory layout. In half precision the product would round once more.
+    """A 1 x 1 convolution, computed by :func:`pointwise`.
 
     Args:
         channels (int): Of the input.
         out (int): Of the output.
-        channels_last (bool): Whether the matrix product has the memory layout
-            NHWC, in which the attention reads its operands, or NCHW. Defaults
-            to True.
+        channels_last (bool): As in :func:`pointwise`.
         kwargs: As in mmcv's ``ConvModule``.
     """
 
@@ -45,24 +39,45 @@ class Pointwise(ConvModule):
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Apply the convolution, and the norm if there is one."""
-        conv = self.conv
-        if not (
-            x.device.type == 'cpu'
-            and x.dtype in (torch.float32, torch.float64)
-            and not (torch.jit.is_tracing() or _autocast_is_on())
-            and not (self.with_norm or self.with_spectral_norm)
-            # No subclasses, which may be quantized or reparametrized.
-            and type(conv) in (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-            and conv.bias is not None
-            # They expect to see the convolution called.
-            and not (conv._forward_hooks or conv._forward_pre_hooks)
-            and not (conv._backward_hooks or conv._backward_pre_hooks)
-        ):
+        if self.with_norm or self.with_spectral_norm:
             return super().forward(x, *args, **kwargs)
-        weight, tokens = conv.weight.flatten(1), x.flatten(2)
-        if self.channels_last:
-            out = F.linear(tokens.transpose(1, 2), weight, conv.bias).transpose(1, 2)
-        else:
-            weight = weight.expand(x.shape[0], -1, -1)
-            out = torch.baddbmm(conv.bias.unsqueeze(1), weight, tokens)
-        return out.unflatten(2, x.shape[2:])
+        return pointwise(self.conv, x, self.channels_last)
+
+
+def pointwise(conv: nn.Module, x: Tensor, channels_last: bool = True) -> Tensor:
+    """Apply a 1 x 1 convolution, ``(B, C, *size)`` to ``(B, C', *size)``.
+
+    On a CPU, in float32 and float64, it is computed as a matrix product, which
+    saves the convolution's copies of its input and output into another
+    memory layout. In half precision the product would round once more.
+
+    Args:
+        conv (nn.Module): The convolution.
+        x (Tensor): Shape ``(B, C, *size)``.
+        channels_last (bool): Whether the matrix product has the memory layout
+            NHWC, in which the attention reads its operands, or NCHW. Defaults
+            to True.
+
+    Returns:
+        Tensor: Shape ``(B, C', *size)``.
+    """
+    if not (
+        x.device.type == 'cpu'
+        and x.dtype in (torch.float32, torch.float64)
+        and not (torch.jit.is_tracing() or _autocast_is_on())
+        # No subclasses, which may be quantized or reparametrized.
+        and type(conv) in (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+        and conv.bias is not None
+        # They expect to see the convolution called.
+        and not (conv._forward_hooks or conv._forward_pre_hooks)
+        and not (conv._backward_hooks or conv._backward_pre_hooks)
+    ):
+        return conv(x)
+    weight, tokens = cast(Tensor, conv.weight).flatten(1), x.flatten(2)
+    bias = cast(Tensor, conv.bias)
+    if channels_last:
+        out = F.linear(tokens.transpose(1, 2), weight, bias).transpose(1, 2)
+    else:
+        weight = weight.expand(x.shape[0], -1, -1)
+        out = torch.baddbmm(bias.unsqueeze(1), weight, tokens)
+    return out.unflatten(2, x.shape[2:])
