@@ -1,5 +1,6 @@
 """Fixtures of several files."""
 
+import functools
 import importlib.util
 import inspect
 import re
@@ -28,8 +29,9 @@ def pytest_collection_modifyitems(items):
 
     So no worker waits for a long test at the end.
     """
+    source = functools.cache(inspect.getsource)
     for item in items:
-        text = item.nodeid + inspect.getsource(item.function)
+        text = item.nodeid + source(item.function)
         for name, words in TOOLBOX.items():
             if re.search(words, text, re.I):
                 item.add_marker(name)

@@ -1,9 +1,8 @@
 """Data parallel training of a backbone with blocks."""
 
-import os
-import sys
 from pathlib import Path
 
+import commands  # noqa: F401  (what its processes import)
 import pytest
 import torch
 import torch.distributed as dist
@@ -60,16 +59,14 @@ def worker(rank, folder):
 
 
 @pytest.mark.parametrize('process', ['worker', 'sharded_worker'])
-def test_two_processes_give_the_gradients_of_the_doubled_batch(
-    process, tmp_path, monkeypatch
-):
+def test_two_processes_give_the_gradients_of_the_doubled_batch(process, tmp_path):
     if process == 'sharded_worker':
         pytest.importorskip('torch.distributed.fsdp', reason='of PyTorch 2.6 on')
-    # The workers start afresh and must find this folder.
-    monkeypatch.setenv('PYTHONPATH', os.pathsep.join(sys.path))
     x = torch.randn(4, 3, 64, 64)
     torch.save(x, Path(tmp_path, 'x.pt'))
-    mp.spawn(globals()[process], (str(tmp_path),), nprocs=2)
+    mp.start_processes(
+        globals()[process], (str(tmp_path),), nprocs=2, start_method='forkserver'
+    )
     model = backbone()
     expected = gradients(model, x)
     largest = max(g.abs().max() for g in expected.values())

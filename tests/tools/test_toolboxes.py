@@ -1,12 +1,10 @@
 """The tools train and test segmentation and video like detection."""
 
 import json
-import os
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 
+import commands
 import cv2
 import hub
 import numpy as np
@@ -14,7 +12,7 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-TOOLS = Path(__file__).parents[2] / 'tools'
+CONFIGS = Path(__file__).parents[2] / 'configs'
 BLOCK = "dict(type='nl_plugins.NonLocal{}d', after='layer4.-1')"
 
 SEGMENTATION = f"""
@@ -90,15 +88,7 @@ optim_wrapper = dict(optimizer=dict(type='SGD', lr=.01))
 
 def run_tool(folder: Path, tool: str, *arguments: str) -> None:
     """Run a tool in a folder; its output is shown when it fails."""
-    process = subprocess.run(
-        [sys.executable, TOOLS / tool, 'config.py', *arguments],
-        cwd=folder,
-        env=os.environ | {'OMP_NUM_THREADS': '1', 'TORCH_HOME': str(folder)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert process.returncode == 0, process.stdout
+    commands.run(folder, tool, 'config.py', *arguments, home=folder)
 
 
 def noise(shape: tuple[int, ...], high: int = 256) -> np.ndarray:
@@ -219,7 +209,7 @@ def test_video(videos):
 
 
 VIDEO_FILES = f"""
-_base_ = {str(TOOLS.parent / 'configs/demo/c2d_r18-2stages-nl-c3_demo.py')!r}
+_base_ = {str(CONFIGS / 'demo/c2d_r18-2stages-nl-c3_demo.py')!r}
 views = [
     dict(type='DecordInit'),
     dict(type='SampleFrames', clip_len=4, frame_interval=1, num_clips=10,
@@ -275,13 +265,10 @@ def test_video_files_with_clips_and_crops(video_files):
 def test_a_corrupt_video_is_named(video_files):
     whole = (video_files / 'b.mp4').read_bytes()
     (video_files / 'b.mp4').write_bytes(whole[:100])
-    process = subprocess.run(
-        [sys.executable, TOOLS / 'train.py', 'config.py'],
-        cwd=video_files,
-        capture_output=True,
-        text=True,
-    )
-    assert process.returncode == 1
-    error = process.stderr.splitlines()[-1]
-    assert error.startswith('error: ') and 'Traceback' not in process.stderr
+    process = commands.start(video_files, 'train.py', 'config.py', home=video_files)
+    process.join()
+    assert process.exitcode == 1
+    output = (video_files / 'output.txt').read_text()
+    error = output.splitlines()[-1]
+    assert error.startswith('error: ') and 'Traceback' not in output
     assert 'b.mp4 of videos.txt cannot be read: ' in error

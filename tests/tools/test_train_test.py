@@ -3,13 +3,13 @@
 import json
 import os
 import pickle
-import signal
 import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import commands
 import pytest
 import tiny_coco
 import torch
@@ -19,8 +19,6 @@ from nl_plugins.engine import config as loading
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group('train_test')]
 
-REPOSITORY = Path(__file__).parents[2]
-TOOLS = REPOSITORY / 'tools'
 CONFIG = """
 _base_ = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
 custom_imports = dict(imports=['nl_plugins'], allow_failed_imports=False)
@@ -43,42 +41,10 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
-def command(*arguments: str, options: dict) -> list[str]:
-    return [*map(str, arguments), '--cfg-options', *tiny_coco.as_arguments(options)]
-
-
 def free_port() -> int:
     with socket.socket() as s:
         s.bind(('', 0))
         return s.getsockname()[1]
-
-
-def start(arguments: list[str], folder: Path) -> subprocess.Popen:
-    return subprocess.Popen(
-        arguments,
-        cwd=folder,
-        env=os.environ
-        | {
-            'OMP_NUM_THREADS': '1',
-            'TORCH_HOME': str(folder),
-            # The scripts run the Python of the active environment.
-            'PATH': os.pathsep.join(
-                [str(Path(sys.executable).parent), os.environ['PATH']]
-            ),
-            'PORT': str(free_port()),
-        },
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def run(arguments: list[str], folder: Path) -> str:
-    """Run a command to its end; its output is shown when it fails."""
-    process = start(arguments, folder)
-    output, _ = process.communicate()
-    assert process.returncode == 0, output
-    return output
 
 
 def options(folder: Path) -> dict:
@@ -92,16 +58,18 @@ def options(folder: Path) -> dict:
     }
 
 
-def train_command(folder: Path, work_dir: Path, *more: str) -> list[str]:
-    return command(
-        sys.executable,
-        TOOLS / 'train.py',
+def training(folder: Path, work_dir: Path, *more: str) -> list:
+    """The command of a training."""
+    values = tiny_coco.as_arguments(options(folder))
+    return [
+        'train.py',
         'nl.py',
         '--work-dir',
         work_dir,
         *more,
-        options=options(folder),
-    )
+        '--cfg-options',
+        *values,
+    ]
 
 
 def scalars(work_dir: Path) -> dict[int, dict]:
@@ -117,7 +85,7 @@ def scalars(work_dir: Path) -> dict[int, dict]:
 @pytest.fixture(scope='module')
 def trained(folder) -> Path:
     """Work directory of a training run without interruption."""
-    run(train_command(folder, folder / 'trained'), folder)
+    commands.run(folder, *training(folder, folder / 'trained'), home=folder)
     return folder / 'trained'
 
 
@@ -130,16 +98,17 @@ def test_train_moves_the_block(trained):
 
 def test_resume_after_kill_continues_the_same_run(folder, trained):
     work_dir = folder / 'killed'
-    process = start(train_command(folder, work_dir), folder)
+    process = commands.start(folder, *training(folder, work_dir), home=folder)
     while not (work_dir / 'last_checkpoint').exists():
-        assert process.poll() is None, process.stdout.read()
+        assert process.is_alive(), (folder / 'output.txt').read_text()
         time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.kill()
+    process.join()
     assert not (work_dir / 'epoch_3.pth').exists()
     killed = scalars(work_dir)
 
-    output = run(train_command(folder, work_dir, '--resume'), folder)
+    resume = training(folder, work_dir, '--resume')
+    output = commands.run(folder, *resume, home=folder)
     assert 'resumed epoch: ' in output
 
     resumed, straight = scalars(work_dir), scalars(trained)
@@ -171,21 +140,20 @@ def assert_equal(a: object, b: object) -> None:
 
 
 def test_test_keeps_and_draws_predictions(folder, trained):
-    run(
-        command(
-            sys.executable,
-            TOOLS / 'test.py',
-            'nl.py',
-            trained / 'epoch_3.pth',
-            '--work-dir',
-            folder / 'tested',
-            '--out',
-            folder / 'predictions.pkl',
-            '--show-dir',
-            'pictures',
-            options=options(folder),
-        ),
+    commands.run(
         folder,
+        'test.py',
+        'nl.py',
+        trained / 'epoch_3.pth',
+        '--work-dir',
+        folder / 'tested',
+        '--out',
+        folder / 'predictions.pkl',
+        '--show-dir',
+        'pictures',
+        '--cfg-options',
+        *tiny_coco.as_arguments(options(folder)),
+        home=folder,
     )
     predictions = pickle.loads((folder / 'predictions.pkl').read_bytes())
     assert len(predictions) == 2
@@ -222,19 +190,29 @@ def test_test_time_augmentation(folder, trained, monkeypatch):
 
 
 def test_two_processes_train_on_the_cpu(folder):
-    output = run(
-        command(
-            'bash',
-            TOOLS / 'dist_train.sh',
-            'nl.py',
-            '2',
-            '--work-dir',
-            folder / 'distributed',
-            options=options(folder)
-            | {'train_cfg.max_epochs': 1, 'model.backbone.norm_cfg.type': 'SyncBN'},
-        ),
-        folder,
+    values = options(folder) | {
+        'train_cfg.max_epochs': 1,
+        'model.backbone.norm_cfg.type': 'SyncBN',
+    }
+    process = subprocess.run(
+        ['bash', commands.TOOLS / 'dist_train.sh', 'nl.py', '2']
+        + ['--work-dir', folder / 'distributed']
+        + ['--cfg-options', *tiny_coco.as_arguments(values)],
+        cwd=folder,
+        env=os.environ
+        | {
+            'OMP_NUM_THREADS': '1',
+            'TORCH_HOME': str(folder),
+            # The script runs the Python of the active environment.
+            'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}',
+            'PORT': str(free_port()),
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
+    output = process.stdout
+    assert process.returncode == 0, output
     assert 'through gloo instead of nccl' in output
     assert 'layers of the model become BatchNorm' in output
     checkpoint = torch.load(folder / 'distributed' / 'epoch_1.pth')
@@ -245,8 +223,12 @@ def test_two_processes_train_on_the_cpu(folder):
 
 
 def test_tool_says_what_is_wrong_in_one_line(folder):
-    process = start([sys.executable, TOOLS / 'train.py', 'nil.py'], folder)
-    output, _ = process.communicate()
+    process = subprocess.run(
+        [sys.executable, commands.TOOLS / 'train.py', 'nil.py'],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
     assert process.returncode == 1
-    assert 'Traceback' not in output
-    assert "error: there is no config 'nil.py'" in output
+    assert 'Traceback' not in process.stderr
+    assert "error: there is no config 'nil.py'" in process.stderr

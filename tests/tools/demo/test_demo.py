@@ -4,7 +4,9 @@ import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
+import commands
 import pytest
 
 pytestmark = pytest.mark.slow
@@ -25,6 +27,25 @@ val_dataloader = dict(num_workers=0, persistent_workers=False)
 default_hooks = dict(
     logger=dict(interval=1), checkpoint=dict(interval=2))
 """
+
+
+class Command:
+    """A command of the demo, in place of a ``subprocess.Popen``."""
+
+    def __init__(self, command, **_):
+        _, tool, *arguments = command
+        self.process = commands.start(
+            Path.cwd(), Path(tool).name, *arguments, home=Path.cwd()
+        )
+
+    def __enter__(self):
+        self.process.join()
+        self.stdout = Path('output.txt').read_text().splitlines(keepends=True)
+        self.returncode = self.process.exitcode
+        return self
+
+    def __exit__(self, *_):
+        pass
 
 
 @pytest.fixture
@@ -48,6 +69,9 @@ def demonstrate(demo, name, options, monkeypatch, capfd, **sizes):
     task = replace(task, configs=short)
     if name == 'seg':
         monkeypatch.setattr(demo, 'SEGMENTATION', task)
+    monkeypatch.setattr(
+        demo, 'subprocess', SimpleNamespace(Popen=Command, PIPE=None, STDOUT=None)
+    )
     demo.demonstrate(task, [3])
     out, _ = capfd.readouterr()
     results = Path('work_dirs', task.data.name)
