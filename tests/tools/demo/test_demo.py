@@ -1,5 +1,6 @@
 """tools/demo.py, from generated data to the page of the comparison."""
 
+import subprocess
 import sys
 from dataclasses import replace
 from functools import partial
@@ -69,9 +70,8 @@ def demonstrate(demo, name, options, monkeypatch, capfd, **sizes):
     task = replace(task, configs=short)
     if name == 'seg':
         monkeypatch.setattr(demo, 'SEGMENTATION', task)
-    monkeypatch.setattr(
-        demo, 'subprocess', SimpleNamespace(Popen=Command, PIPE=None, STDOUT=None)
-    )
+    real = dict(vars(subprocess), Popen=Command)  # run() stays as it is
+    monkeypatch.setattr(demo, 'subprocess', SimpleNamespace(**real))
     demo.demonstrate(task, [3])
     out, _ = capfd.readouterr()
     results = Path('work_dirs', task.data.name)
