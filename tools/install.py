@@ -7,8 +7,6 @@ mmcv's ops for it, and name what would break later.
 import json
 import os
 import re
-import shlex
-import shutil
 import subprocess
 import sys
 import sysconfig
@@ -117,43 +115,6 @@ def check_environment(stack: str, requirements: dict[str, str]) -> None:
         )
 
 
-def missing_tool() -> str:
-    """Say what mmcv's ops cannot be compiled without here."""
-    import torch
-    from torch.utils.cpp_extension import CUDA_HOME
-
-    compiler = os.environ.get('CXX', 'c++')
-    header = Path(sysconfig.get_path('include'), 'Python.h')
-    cuda, forced = torch.version.cuda, os.environ.get('FORCE_CUDA') == '1'
-    nvcc = Path(CUDA_HOME or '', 'bin/nvcc')
-    text = subprocess.getoutput(f'{shlex.quote(str(nvcc))} --version')
-    found = re.search(r'release ((\d+)\.\d+)', text)
-    if not shutil.which(shlex.split(compiler)[0]):
-        return (
-            f'there is no wheel of it, and no C++ compiler {compiler}: install one '
-            '(Debian, Ubuntu: apt-get install g++) or set CXX to it'
-        )
-    if not header.exists():
-        return (
-            f'there is no {header}: install the headers of Python (Debian, Ubuntu: '
-            f'apt-get install python3.{sys.version_info.minor}-dev)'
-        )
-    if forced and cuda is None:
-        return (
-            f'FORCE_CUDA=1 is set, but the installed torch {torch.__version__} is '
-            'built without CUDA: unset it, or install a torch with CUDA'
-        )
-    if (forced or torch.cuda.is_available()) and (
-        not found or found[2] != cuda.split('.')[0]
-    ):
-        return (
-            f'its CUDA ops need nvcc of CUDA {cuda}, but {nvcc} is '
-            f'{found[1] if found else "missing"}: install the CUDA toolkit {cuda}, '
-            f'as of torch {torch.__version__}, and set CUDA_HOME to its folder'
-        )
-    return 'see the errors above'
-
-
 def install_mmcv(requirement: str) -> None:
     """Install a wheel of mmcv if its ops work here, else compile it."""
     if conflicts := installed('mmcv-lite', 'mmcv-full'):  # they fill the same folder
@@ -177,7 +138,14 @@ def install_mmcv(requirement: str) -> None:
         name, reason = requirement.partition('==')[0], ''
         for source in [], ['--no-binary', name, '--no-cache-dir']:
             if not pip_compile(*source, *options):
-                fail(f'pip could not build mmcv: {missing_tool()}; the log is {LOG}')
+                cuda = run('import torch; print(torch.version.cuda or "")')[1]
+                toolkit = f', with a GPU also the CUDA toolkit {cuda} (CUDA_HOME)'
+                fail(
+                    'pip could not build mmcv, for the reasons above. It needs a C++17 '
+                    "compiler (CXX) and Python's headers (Debian, Ubuntu: apt-get "
+                    f'install g++ python3.{sys.version_info.minor}-dev)'
+                    f'{toolkit if cuda else ""}. The log is {LOG}'
+                )
             works, reason = run(CHECK)
             if works:
                 return

@@ -22,7 +22,6 @@ from .backends import (
     choose,
     has_tangent,
     in_one_type,
-    is_traced,
     with_heads,
     without_autocast,
 )
@@ -176,7 +175,9 @@ def concatenation_attention(
     tensors = [t.to(dtype) for t in (query_score, key_score, value)]
     if torch.onnx.is_in_onnx_export():  # ONNX has no searchsorted
         sums = naive_relu_sums
-    elif is_traced() or has_tangent(*tensors):
+    elif (
+        torch.compiler.is_compiling() or torch.jit.is_tracing() or has_tangent(*tensors)
+    ):
         sums = traced_relu_sums
     else:
         sums = relu_sums

@@ -20,13 +20,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from . import symmetric
 from .chunked import (
     SMALL,
     chunk_rows,
     chunked_softmax_attention,
     naive_softmax_attention,
 )
-from .symmetric import ROWS, symmetric_softmax_attention
 
 #: Bytes up to which a GPU keeps a map, however small the operands are.
 SMALL_ON_GPUS = 2**26
@@ -156,7 +156,7 @@ def _chunked(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
 def _symmetric(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
     dtype = torch.promote_types(value.dtype, torch.float32)
     operands = (t.to(dtype).flatten(0, 1) for t in (query, value))
-    out = symmetric_softmax_attention(*operands, scale)
+    out = symmetric.symmetric_softmax_attention(*operands, scale)
     return out.unflatten(0, query.shape[:2])
 
 
@@ -245,7 +245,7 @@ def _chunked_memory(query: Tensor, key: Tensor, value: Tensor) -> int:
 
 def _symmetric_memory(query: Tensor, key: Tensor, value: Tensor) -> int:
     """Three buffers of weights."""
-    weights = 3 * min(ROWS, -(-query.shape[-2] // 8)) * key.shape[-2]
+    weights = 3 * symmetric.chunk_rows(query.shape[-2]) * key.shape[-2]
     return max(value.element_size(), 4) * (weights + key.numel() + value.numel())
 
 
@@ -316,11 +316,6 @@ def with_heads(query: Tensor, key: Tensor, value: Tensor) -> list[Tensor]:
 
     first = reshape(query)
     return [first, first if key is query else reshape(key), reshape(value)]
-
-
-def is_traced() -> bool:
-    """Whether the operations are compiled or traced into a graph."""
-    return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
 def has_tangent(*tensors: Tensor) -> bool:

@@ -22,7 +22,7 @@ from torch import Tensor
 from .chunked import naive_softmax_attention
 from .derivatives import operator
 
-#: Rows of a chunk: enough for efficient products, few beside all rows.
+#: Most rows of a chunk: enough for efficient products, few beside all rows.
 ROWS = 256
 
 
@@ -106,6 +106,14 @@ def _naive(features: Tensor, value: Tensor, scale: float) -> Tensor:
 symmetric_softmax_attention = operator(_forward, _gradients, _naive, outputs=2)
 
 
+def chunk_rows(positions: int) -> int:
+    """Rows of a chunk: at most ``ROWS``, and an eighth of the positions.
+
+    What is computed twice is a chunk's square.
+    """
+    return min(ROWS, -(-positions // 8))
+
+
 def _chunks(
     features: Tensor, value: Tensor, buffers: int
 ) -> Iterator[tuple[int, slice, int, slice, list[Tensor]]]:
@@ -114,8 +122,7 @@ def _chunks(
     The buffers are ``(rows, rows and all later)``.
     """
     batch, positions, _ = features.shape
-    # An eighth of the positions: what is computed twice is a chunk's square.
-    size = min(ROWS, -(-positions // 8))
+    size = chunk_rows(positions)
     storage = [features.new_empty(size * positions) for _ in range(buffers)]
     for sample in range(batch):
         for start in range(0, positions, size):
