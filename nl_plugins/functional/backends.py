@@ -83,7 +83,8 @@ def choose(query: Tensor, key: Tensor, value: Tensor) -> tuple[str, str]:
 
 def _choose_on_cpus(query: Tensor, key: Tensor, value: Tensor) -> tuple[str, str]:
     keys, channels, value_channels = *key.shape[-2:], value.shape[-1]
-    if key is query and keys * max(channels, 256) > 2**18:
+    # With fewer keys it depends on the CPU which of them is faster.
+    if key is query and keys * max(channels, 256) > 2**19:
         return 'symmetric', 'query and key are one tensor: half of the logits'
     # PyTorch's kernel loses NaN with fewer than 16 keys.
     if keys <= max(SMALL * (channels + value_channels), 16):

@@ -79,7 +79,7 @@ def test_what_is_not_finite_stays_so(which, place, bad):
 
 
 def test_a_block_of_one_projection_chooses_it_and_holds_no_map():
-    n = 1200
+    n = 2400
     features = torch.randn(1, n, 16, requires_grad=True)
     value = torch.randn(1, n, 8, requires_grad=True)
     assert explain_backend(features, features, value).startswith('symmetric')
