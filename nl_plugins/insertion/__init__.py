@@ -1,6 +1,6 @@
 """Insert blocks at named places of a model."""
 
 from .insert import inserted_blocks, side_of
-from .with_blocks import WithBlocks
+from .with_blocks import WithBlocks, insert
 
-__all__ = ['WithBlocks', 'inserted_blocks', 'side_of']
+__all__ = ['WithBlocks', 'insert', 'inserted_blocks', 'side_of']
