@@ -20,7 +20,8 @@ from ..checkpoints.load import (
 from ..compat.mmcv import replace_mmsyncbn
 from ..errors import OptionError
 from ..toolboxes import toolbox_of
-from .checks import CheckOptimizerHook, check_datasets
+from .block_training import BlockTrainingHook
+from .checks import check_datasets
 
 
 def train(
@@ -68,7 +69,7 @@ def train(
         check_checkpoint_exists(resume)
         cfg.resume, cfg.load_from = True, resume
     runner = _build_runner(cfg)
-    runner.register_hook(CheckOptimizerHook())
+    runner.register_hook(BlockTrainingHook())
     if runner._resume:
         runner.register_hook(CheckpointFitHook())
     return runner.train()

@@ -48,7 +48,7 @@ def build_block(
     place = insertion.place
     target = base.get_submodule(insertion.target)
     shape = None if calls is None else _check_calls(calls, insertion)
-    axis = (insertion.layout or 'BC').index('C')
+    axis = insertion.channel_axis
     channels = shape[axis] if shape else _own_channels(target, side)
     ndim = getattr(block_type, 'ndim', None)
     if ndim and args.get('num_frames'):  # the frames are in the batch
@@ -115,11 +115,13 @@ def _check_calls(calls: list[Call], insertion: Insertion) -> tuple[int | None, .
     if len(calls) > 1 and not insertion.per_call:
         raise InsertionError(_repeated_message(place, len(calls)))
     shapes = [_tensor_shape(call, insertion) for call in calls]
-    if len(set(map(len, shapes))) > 1:
-        raise InsertionError(
-            f'{place}: the tensors of the {len(shapes)} calls have different numbers '
-            f'of dimensions, {_format(shapes[0])} and {_format(shapes[-1])}'
-        )
+    axis = insertion.channel_axis
+    for shape in shapes[1:]:
+        if len(shape) != len(shapes[0]) or shape[axis] != shapes[0][axis]:
+            raise InsertionError(
+                f'{place}: the {len(shapes)} calls have tensors with different '
+                f'channels or dimensions, {_format(shapes[0])} and {_format(shape)}'
+            )
     return shapes[0]
 
 
@@ -130,6 +132,8 @@ def _tensor_shape(call: Call, insertion: Insertion) -> tuple[int | None, ...]:
     if insertion.side == 'before' and item is None:
         item = 0
     if item is not None:
+        if isinstance(item, int) and item < 0 and isinstance(shape, dict):
+            item += len(shape)
         if not isinstance(shape, dict) or item not in shape:
             items = map(repr, shape if isinstance(shape, dict) else ())
             raise InsertionError(
@@ -150,7 +154,7 @@ def _tensor_shape(call: Call, insertion: Insertion) -> tuple[int | None, ...]:
 
 
 def _format(shape: tuple[int | None, ...]) -> str:
-    sizes = ['any' if size is None else str(size) for size in shape[1:]]
+    sizes = ['...' if size is None else str(size) for size in shape[1:]]
     return f'({", ".join(["B", *sizes])})'
 
 
@@ -235,7 +239,12 @@ def _run_block(
     module: nn.Module, child: str, place: str, item: Any, values: Any
 ) -> Any:
     """Replace a tensor, or an item of several values, by the block's output."""
-    x = values if item is None else values[item]
+    x = values
+    if item is not None:
+        try:
+            x = None if isinstance(values, Tensor) else values[item]
+        except (IndexError, KeyError, TypeError):
+            x = None
     block = getattr(module, child)
     if isinstance(x, Proxy):  # of torch.fx, for which a block is one node
         tracer: Any = x.tracer

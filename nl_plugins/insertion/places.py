@@ -42,6 +42,11 @@ class Insertion(NamedTuple):
         """Side and target, in messages."""
         return f'{self.side}={self.target!r}'
 
+    @property
+    def channel_axis(self) -> int:
+        """The dimension of the tensor's channels."""
+        return (self.layout or 'BC').index('C')
+
 
 def parse_block(base: nn.Module, cfg: dict) -> list[Insertion]:
     """Resolve the type and the places in the config of a block.

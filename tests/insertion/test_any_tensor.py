@@ -113,6 +113,7 @@ def insert(model=None, **cfg):
         dict(after='layer.linear', layout='BNC'),
         dict(type=DisentangledNonLocal1d, after='layer', item=0, layout='BNC'),
         dict(type=NonLocal2d, after='pair', item=1),
+        dict(type=NonLocal2d, after='pair', item=-1),
         dict(type=NonLocal2d, after='shared', per_call=True),
         dict(type=NonLocal2d, before='shared', per_call=True),
     ],
@@ -158,7 +159,7 @@ def test_calls_share_one_block():
 @pytest.mark.parametrize(
     'cfg, words',
     [
-        (dict(after='layer'), 'item=0 of the shape .B, any, 8., so name one with'),
+        (dict(after='layer'), r'item=0 of the shape \(B, \.\.\., 8\), so name one with'),
         (dict(after='layer', item=2, layout='BNC'), 'no item 2, it has 0, 1'),
         (dict(after='layer.linear', item=0), 'there is no item 0, it has none'),
         (dict(after='layer', item=0), "the second size .* layout='BNC'"),
@@ -172,3 +173,35 @@ def test_calls_share_one_block():
 def test_what_is_wrong_is_named_with_the_way_out(cfg, words):
     with pytest.raises(nl_plugins.errors.InsertionError, match=words):
         insert(**cfg)
+
+
+def test_calls_with_other_channels_cannot_share_a_block():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.act = nn.Conv2d(3, 8, 1), nn.ReLU()
+
+        def forward(self, x):
+            return self.act(self.conv(self.act(x)))
+
+    with pytest.raises(ValueError, match='different channels .*3, .* and .*8, '):
+        insert(Two(), type=NonLocal2d, after='act', per_call=True)
+
+
+def test_an_item_that_is_missing_in_the_first_forward_is_named():
+    class Head(nn.Module):  # runs on a list, so its calls are unknown
+        def __init__(self):
+            super().__init__()
+            self.pair = Pair('tuple')
+
+        def forward(self, levels):
+            return self.pair(levels[0])
+
+    for place in dict(item=2), dict(item='a'), dict():
+        model = Head()
+        nl_plugins.insert(
+            model,
+            [dict(type=NonLocal2d, in_channels=3, after='pair', **place)],
+        )
+        with pytest.raises(ValueError, match='returns no single tensor'):
+            model([torch.randn(1, 3, 4, 4)])
