@@ -4,7 +4,6 @@ import logging
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from mmcv.cnn.bricks.non_local import _NonLocalNd
 from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
@@ -13,7 +12,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from ..errors import OptionError
-from ..insertion import inserted_blocks
+from ..insertion import blocks_of
 
 
 class Rate(NamedTuple):
@@ -38,11 +37,7 @@ class BlockTrainingHook(Hook):
         rates = {id(p): rate for p, rate in _rates(runner)}
         if not any(id(p) in rates for p in model.parameters()):
             return  # the strategy of the runner optimizes copies
-        blocks = {
-            name: module
-            for name, module in model.named_modules()
-            if isinstance(module, _NonLocalNd)
-        } | {name: model.get_submodule(name) for name in inserted_blocks(model)}
+        blocks = blocks_of(model)
         missing = [
             f'{name}.{key}'
             for name, block in sorted(blocks.items())

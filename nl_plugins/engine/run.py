@@ -14,6 +14,7 @@ from torch import nn
 
 from ..checkpoints.load import (
     CheckpointFitHook,
+    LoadFromHook,
     check_checkpoint_exists,
     check_latest_checkpoint_exists,
 )
@@ -72,6 +73,8 @@ def train(
     runner.register_hook(BlockTrainingHook())
     if runner._resume:
         runner.register_hook(CheckpointFitHook())
+    elif runner._load_from:
+        runner.register_hook(LoadFromHook())
     return runner.train()
 
 

@@ -303,6 +303,23 @@ def inserted_blocks(model: nn.Module) -> Iterator[str]:
                 yield f'{name}.{hook.args[0]}'.lstrip('.')
 
 
+def blocks_of(model: nn.Module) -> dict[str, nn.Module]:
+    """The blocks of a model: inserted ones, and non-local ones at any place.
+
+    Args:
+        model (nn.Module): A model, or a module that contains one.
+
+    Returns:
+        dict[str, nn.Module]: The blocks by their full names.
+    """
+    found = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, _NonLocalNd)
+    }
+    return found | {name: model.get_submodule(name) for name in inserted_blocks(model)}
+
+
 # Modules that the probe did not run: their calls are counted in the first
 # forward -------------------------------------------------------------------
 

@@ -2,25 +2,17 @@
 
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import tiny_coco
 import torch
 from mmengine.config import Config
-from mmengine.optim import DefaultOptimWrapperConstructor, build_optim_wrapper
-from mmengine.registry import (
-    MODELS,
-    OPTIM_WRAPPER_CONSTRUCTORS,
-    init_default_scope,
-)
+from mmengine.registry import MODELS
 from toy_run import MASK_RCNN, ToyModel, coco
 
 from nl_plugins import NonLocal1d, engine, errors
 from nl_plugins.engine import checks
 from nl_plugins.engine import config as loading
-
-# Data ---------------------------------------------------------------------
 
 
 def test_missing_folder(no_runner):
@@ -174,6 +166,37 @@ def test_load_from_stays_lenient(toy, checkpoint):
     del content['state_dict']['head.weight']
     torch.save(content, 'other.pth')
     engine.train(toy(load_from='other.pth', train_cfg__max_epochs=1))
+
+
+@MODELS.register_module()
+class ToyWithBlock(ToyModel):
+    def __init__(self):
+        super().__init__()
+        self.backbone.non_local_block = NonLocal1d(1)
+
+
+def test_load_from_of_another_model_is_reported(toy, checkpoint, tmp_path):
+    def log_of(name, **options):
+        engine.train(toy(load_from=name, train_cfg__max_epochs=1, **options))
+        return max(tmp_path.glob('work/*/*.log')).read_text()
+
+    # the model without the block
+    assert 'does not fit' not in log_of(checkpoint, model__type='ToyWithBlock')
+    content = torch.load(checkpoint)
+    state = content['state_dict']
+    state['head.other'] = state.pop('head.weight')
+    state['backbone.bias'] = torch.zeros(3)
+    torch.save(content, 'other.pth')
+    log = log_of('other.pth')
+    assert 'load_from=other.pth does not fit' in log
+    assert 'missing in the checkpoint (1): head.weight' in log
+    assert 'unknown to the model (1): head.other' in log
+    assert 'of another shape (1): backbone.bias [3] instead of [1]' in log
+    torch.save({f'net.{key}': value for key, value in state.items()}, 'none.pth')
+    with pytest.raises(
+        errors.CheckpointMismatchError, match='none.pth holds no parameter of the model'
+    ):
+        log_of('none.pth')
 
 
 def test_resume(toy, checkpoint):
