@@ -20,7 +20,7 @@ from .blocks import (
 from .checkpoints.load import report_refusals
 from .checkpoints.upgrade import UpgradeNonLocalHook, upgrade
 from .engine.config import load_config, resolve_own_configs
-from .insertion import WithBlocks
+from .insertion import WithBlocks, insert, places
 from .registry import HOOKS, LAZY, MODELS
 from .visualization.hook import AttentionVisualizationHook
 
@@ -43,7 +43,9 @@ __all__ = [
     'UpgradeNonLocalHook',
     'WithBlocks',
     'functional',
+    'insert',
     'load_config',
+    'places',
     'upgrade',
 ]
 

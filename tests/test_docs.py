@@ -136,6 +136,13 @@ def test_every_config_of_inserting_names_its_blocks():
         assert is_config(code) and '# -> ' in code, line
 
 
+def test_the_code_of_models_that_are_built_runs(capsys):
+    (code,) = re.findall(r'^```py\n(.*?)^```', (ROOT / COMPLETE).read_text(), re.M | re.S)
+    exec(code, {})
+    (printed,) = re.findall(r'# (\[.*\])', code)
+    assert capsys.readouterr().out.strip() == printed
+
+
 def test_the_blocks_of_extending_run_and_pass_their_tests(tmp_path, monkeypatch):
     for registry in MODELS, NL_MODELS:  # other tests know nothing of them
         monkeypatch.setattr(registry, '_module_dict', registry.module_dict.copy())

@@ -23,7 +23,7 @@ from ..functional import (
     softmax_attention,
 )
 from .attention_maps import AttentionWeights, attention_weights
-from .checks import check_options, check_pool_size, check_widths
+from .checks import check_layout, check_options, check_pool_size, check_widths
 from .layout import Projections, TokenLayout
 from .pointwise import Pointwise
 
@@ -58,9 +58,10 @@ class NonLocalBlock(nn.Module):
         num_heads: int = 1,
         pool_size: int | Sequence[int] | None = None,
         gate: str | None = None,
+        layout: str | None = None,
         with_cp: bool = False,
         _has_query_and_key: bool = True,
-        _layout: Callable[[str, int, int, int], TokenLayout] = TokenLayout,
+        _layout: Callable[[str, int, int, int, str], TokenLayout] = TokenLayout,
     ) -> None:
         super().__init__()
         check_options(
@@ -79,6 +80,7 @@ class NonLocalBlock(nn.Module):
         )
         if pool_size is not None:
             self.pool_size = check_pool_size(pool_size, self.ndim, sub_sample)
+        order = check_layout(layout, self.ndim)
         self.in_channels = in_channels
         self.inter_channels = inner
         self.key_channels = key_channels
@@ -97,7 +99,8 @@ class NonLocalBlock(nn.Module):
         self.scale = 1.0
         if mode == 'embedded_gaussian' and use_scale:
             self.scale = (self.key_channels // num_heads) ** -0.5
-        self.layout = _layout(type(self).__name__, in_channels, self.ndim, num_heads)
+        name = type(self).__name__
+        self.layout = _layout(name, in_channels, self.ndim, num_heads, order)
         self.has_query_and_key = _has_query_and_key
         self._build_layers(conv_cfg or dict(type=f'Conv{self.ndim}d'), norm_cfg)
         self.init_weights()
@@ -164,14 +167,16 @@ class NonLocalBlock(nn.Module):
         """Add to every position what it attends to.
 
         Args:
-            x (Tensor): Shape ``(B, C, *size)``.
+            x (Tensor): Shape ``(B, C, *size)``, ``(B, *size, C)`` with a
+                layout of that order, or ``(B * T, C, H, W)`` with
+                ``num_frames``.
 
         Returns:
             Tensor: Shape of ``x``.
 
         Raises:
-            ValueError: If ``x`` has the wrong rank or channels, or is too
-                small to be pooled.
+            ValueError: If ``x`` has the wrong rank, channels or frames, or is
+                too small to be pooled.
         """
         features = self.layout.unfold(x)
         if self.with_cp and torch.is_grad_enabled():
@@ -187,7 +192,7 @@ class NonLocalBlock(nn.Module):
         y = self.layout.merge(y, features.shape)
         if not self.gate:
             y = self.conv_out(y)
-        return features + y
+        return self.layout.fold(features + y)
 
     def project(self, features: Tensor) -> Projections:
         """Query, key and value of an input, split into heads.

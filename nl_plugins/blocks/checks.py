@@ -5,6 +5,8 @@ Each raises a ``ValueError`` that names the value and what is allowed.
 
 from collections.abc import Sequence
 
+from .layout import LAYOUTS
+
 #: Pairwise functions with a softmax.
 SOFTMAX_MODES = ('gaussian', 'embedded_gaussian')
 MODES = (*SOFTMAX_MODES, 'dot_product', 'concatenation')
@@ -81,6 +83,13 @@ def check_widths(
             f'in_channels ({in_channels}), but got {value_channels}'
         )
     return key_channels, value_channels
+
+
+def check_layout(layout: str | None, ndim: int) -> str:
+    """Check the order of the dimensions and return it, with its default."""
+    if layout not in (None, *LAYOUTS[ndim]):
+        raise ValueError(f'layout must be one of {LAYOUTS[ndim]}, but got {layout!r}')
+    return layout or LAYOUTS[ndim][0]
 
 
 def check_pool_size(

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-_SIZES = {1: 'L', 2: 'H, W', 3: 'T, H, W'}
+#: By the number of dimensions: channels first, which is the default, or last.
+LAYOUTS = {1: ('BCN', 'BNC'), 2: ('BCHW', 'BHWC'), 3: ('BCTHW',)}
 
 
 class Projections(NamedTuple):
@@ -37,13 +38,17 @@ class TokenLayout:
         in_channels (int): Channels of its input.
         ndim (int): Number of dimensions after batch and channels.
         num_heads (int): Heads that the channels are split into.
+        order (str): One of ``LAYOUTS[ndim]``.
     """
 
-    def __init__(self, name: str, in_channels: int, ndim: int, num_heads: int) -> None:
+    def __init__(
+        self, name: str, in_channels: int, ndim: int, num_heads: int, order: str
+    ) -> None:
         self.name = name
         self.in_channels = in_channels
         self.ndim = ndim
         self.num_heads = num_heads
+        self.order = order
 
     def unfold(self, x: Tensor) -> Tensor:
         """Check the input of a block and return it as ``(B, C, *size)``.
@@ -51,12 +56,16 @@ class TokenLayout:
         Raises:
             ValueError: If its rank or channels are wrong.
         """
-        if x.dim() != self.ndim + 2 or x.shape[1] != self.in_channels:
-            raise ValueError(
-                f'{self.name} takes (B, {self.in_channels}, '
-                f'{_SIZES[self.ndim]}), but got {tuple(x.shape)}'
-            )
-        return x
+        axis = self.order.index('C')
+        if x.dim() != self.ndim + 2 or x.shape[axis] != self.in_channels:
+            sizes = ', '.join(self.order).replace('C', str(self.in_channels))
+            raise ValueError(f'{self.name} takes ({sizes}), but got {tuple(x.shape)}')
+        return x if axis == 1 else x.movedim(axis, 1)
+
+    def fold(self, features: Tensor) -> Tensor:
+        """Invert :meth:`unfold`."""
+        axis = self.order.index('C')
+        return features if axis == 1 else features.movedim(1, axis)
 
     def split(self, features: Tensor, num_heads: int | None = None) -> Tensor:
         """``(B, C, *size)`` to ``(G, h, N, C / h)``."""
@@ -93,6 +102,7 @@ class ClipLayout(TokenLayout):
         in_channels (int): Channels of its input.
         ndim (int): 3.
         num_heads (int): Heads that the channels are split into.
+        order (str): ``'BCTHW'``.
         axes (str): ``'spacetime'``, ``'space'`` or ``'time'``.
         num_frames (int, optional): Frames of a clip, if they are part of the
             batch of the input.
@@ -114,11 +124,12 @@ class ClipLayout(TokenLayout):
         in_channels: int,
         ndim: int,
         num_heads: int,
+        order: str,
         axes: str,
         num_frames: int | None,
         group_size: int | None,
     ) -> None:
-        super().__init__(name, in_channels, ndim, num_heads)
+        super().__init__(name, in_channels, ndim, num_heads, order)
         self.axes = axes
         self.num_frames = num_frames
         self.group_size = group_size
@@ -149,6 +160,11 @@ class ClipLayout(TokenLayout):
                 f'{x.shape[2]} frames of the input'
             )
         return x
+
+    def fold(self, features: Tensor) -> Tensor:
+        if self.num_frames is None:
+            return features
+        return features.transpose(1, 2).flatten(0, 1)
 
     def split(self, features: Tensor, num_heads: int | None = None) -> Tensor:
         if self._is_whole:

@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any
 
 from mmcv import cnn
-from torch import Tensor
 
 from ..registry import MODELS
 from .base import NonLocalBlock
@@ -32,8 +31,9 @@ def named_arguments(args: Sequence, kwargs: dict) -> dict:
 
 @MODELS.register_module()
 class NonLocal1d(NonLocalBlock):
-    """Non-local block for sequences, ``(B, C, L)``; see :class:`NonLocal2d`.
+    """Non-local block for sequences, ``(B, C, N)``; see :class:`NonLocal2d`.
 
+    With ``layout='BNC'`` it takes the tokens of a transformer, ``(B, N, C)``.
     ``sub_sample`` pools by 2.
     """
 
@@ -88,6 +88,10 @@ class NonLocal2d(NonLocalBlock):
         gate (str, optional): ``'scalar'`` replaces the output convolution by
             one learned factor, initialized to 0, as in `SAGAN
             <https://arxiv.org/abs/1805.08318>`_. Defaults to None.
+        layout (str, optional): Order of the dimensions of input and output,
+            ``'BCHW'`` or ``'BHWC'``; of the 1d blocks ``'BCN'`` or, for the
+            tokens of a transformer, ``'BNC'``. Defaults to None, channels
+            first.
         with_cp (bool): Recompute projections and attention in the backward
             pass instead of storing what they need. Defaults to False.
 
@@ -163,23 +167,6 @@ class NonLocal3d(NonLocalBlock):
             ),
             **kwargs,
         )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Add to every position what it attends to.
-
-        Args:
-            x (Tensor): Shape ``(B, C, T, H, W)``, or ``(B * T, C, H, W)`` with
-                ``num_frames``.
-
-        Returns:
-            Tensor: Shape of ``x``.
-
-        Raises:
-            ValueError: If ``x`` has the wrong rank, channels or frames, or is
-                too small to be pooled.
-        """
-        out = super().forward(x)
-        return out if x.dim() == 5 else out.transpose(1, 2).reshape(x.shape)
 
     @property
     def axes(self) -> str:

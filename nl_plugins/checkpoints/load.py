@@ -1,6 +1,7 @@
 """Load checkpoints, or report in one message why they cannot be loaded."""
 
 import functools
+import logging
 import os
 import re
 import traceback
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.hooks import Hook
+from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import CheckpointLoader, Runner, find_latest_checkpoint
 from torch import nn
@@ -20,6 +22,7 @@ from ..errors import (
     CheckpointReadError,
     first_line,
 )
+from ..insertion import blocks_of
 
 
 @functools.cache
@@ -111,6 +114,38 @@ class CheckpointFitHook(Hook):
         load_parameters(model, checkpoint, name, runner.cfg.filename)
 
 
+class LoadFromHook(Hook):
+    """Warns about parts of a model that ``load_from`` does not hold.
+
+    Parameters of blocks may be missing: the file is that of the model without
+    them. A file of which nothing fits is refused.
+    """
+
+    priority = 'LOWEST'
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        name = runner._load_from
+        _check_holds_parameters(checkpoint, name)
+        model = runner.model
+        while is_model_wrapper(model):
+            model = model.module
+        blocks = tuple(f'{block}.' for block in blocks_of(model))
+        problems, loaded = _load_and_compare(model, checkpoint, optional=blocks)
+        if not loaded:
+            raise CheckpointMismatchError(
+                f'load_from={name} holds no parameter of the model of '
+                f'{runner.cfg.filename}:\n' + _lines(problems)
+            )
+        if problems:
+            print_log(
+                f'load_from={name} does not fit the model of {runner.cfg.filename} '
+                f'as a whole; {loaded} of its parameters were loaded:\n'
+                + _lines(problems),
+                logger='current',
+                level=logging.WARNING,
+            )
+
+
 def load_parameters(model: nn.Module, checkpoint: dict, name: str, config: str) -> None:
     """Load the parameters of a checkpoint into the model that it belongs to.
 
@@ -126,12 +161,15 @@ def load_parameters(model: nn.Module, checkpoint: dict, name: str, config: str) 
             another shape.
     """
     _check_holds_parameters(checkpoint, name)
-    problems = _load_and_compare(model, checkpoint)
+    problems, _ = _load_and_compare(model, checkpoint)
     if problems:
-        found = '\n'.join(f'  {problem}' for problem in problems)
         raise CheckpointMismatchError(
-            f'{name} does not fit the model of {config}:\n{found}'
+            f'{name} does not fit the model of {config}:\n' + _lines(problems)
         )
+
+
+def _lines(problems: list[str]) -> str:
+    return '\n'.join(f'  {problem}' for problem in problems)
 
 
 def _check_holds_parameters(checkpoint: object, name: str) -> None:
@@ -141,10 +179,13 @@ def _check_holds_parameters(checkpoint: object, name: str) -> None:
         )
 
 
-def _load_and_compare(model: nn.Module, checkpoint: dict) -> list[str]:
-    """Load a checkpoint and list how it differs from the model, if it does.
+def _load_and_compare(
+    model: nn.Module, checkpoint: dict, optional: tuple[str, ...] = ()
+) -> tuple[list[str], int]:
+    """Load a checkpoint, list how it differs, and count what it holds.
 
     The keys are compared after loading, since modules may convert old keys.
+    Those that begin with ``optional`` may be missing.
     """
     loaded = checkpoint.get('state_dict', checkpoint)
     state: Any = OrderedDict(
@@ -166,9 +207,11 @@ def _load_and_compare(model: nn.Module, checkpoint: dict) -> list[str]:
         if not mismatched:
             raise
     parts = {name for name, _ in model.named_children()}
+    loaded_keys = len(model.state_dict()) - len(missing) - len(mismatched)
+    missing = [key for key in missing if not key.startswith(optional)]
     missing = [key for key in missing if 'num_batches_tracked' not in key]
     unexpected = [key for key in unexpected if key.split('.')[0] in parts]
-    return [
+    problems = [
         f'{what} ({len(keys)}): '
         + ', '.join(keys[:3])
         + (', ...' if len(keys) > 3 else '')
@@ -179,6 +222,7 @@ def _load_and_compare(model: nn.Module, checkpoint: dict) -> list[str]:
         )
         if keys
     ]
+    return problems, loaded_keys
 
 
 def check_checkpoint_exists(checkpoint: str) -> None:

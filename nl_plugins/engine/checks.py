@@ -7,16 +7,9 @@ is wrong and how to fix it.
 import os
 from collections.abc import Iterator
 
-from mmcv.cnn.bricks.non_local import _NonLocalNd
 from mmengine.config import Config
-from mmengine.hooks import Hook
-from mmengine.optim import OptimWrapperDict
-from mmengine.runner import Runner
 
-from ..errors import DatasetNotFoundError, OptionError
-from ..insertion import inserted_blocks
-
-# Data ---------------------------------------------------------------------
+from ..errors import DatasetNotFoundError
 
 
 def check_datasets(cfg: Config, *splits: str) -> None:
@@ -102,51 +95,3 @@ def _is_local(node: dict) -> bool:
 def _exists(path: str) -> bool:
     """Whether a path exists. URLs and empty paths count as existing."""
     return not path or '://' in path or os.path.exists(path)
-
-
-# Optimizers ----------------------------------------------------------------
-
-
-class CheckOptimizerHook(Hook):
-    """Refuses to train if the optimizer lacks a parameter of a block.
-
-    Some optimizer constructors only collect the parameters of layer types
-    that they know, and ``gamma`` of a gate is in none of these.
-    """
-
-    def before_train(self, runner: Runner) -> None:
-        wrapper = runner.optim_wrapper
-        wrappers = (
-            wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]
-        )
-        known = {
-            id(parameter)
-            for w in wrappers
-            for group in w.param_groups
-            for parameter in group['params']
-        }
-        model = runner.model
-        if not known & {id(p) for p in model.parameters()}:
-            return  # the strategy of the runner optimizes copies
-        names = {
-            name
-            for name, module in model.named_modules()
-            if isinstance(module, _NonLocalNd)
-        } | set(inserted_blocks(model))
-        missing = [
-            f'{name}.{key}'
-            for name in sorted(names)
-            for key, parameter in model.get_submodule(name).named_parameters()
-            if parameter.requires_grad and id(parameter) not in known
-        ]
-        if missing:
-            constructor = runner.cfg.get('optim_wrapper', {}).get(
-                'constructor', 'DefaultOptimWrapperConstructor'
-            )
-            raise OptionError(
-                'these parameters would not be trained, since the optimizer '
-                f'does not have them: {", ".join(missing)}. Its constructor '
-                f'{constructor!r} leaves them out. Use '
-                '--cfg-options optim_wrapper.constructor='
-                'DefaultOptimWrapperConstructor, or a block without them'
-            )

@@ -14,13 +14,15 @@ from torch import nn
 
 from ..checkpoints.load import (
     CheckpointFitHook,
+    LoadFromHook,
     check_checkpoint_exists,
     check_latest_checkpoint_exists,
 )
 from ..compat.mmcv import replace_mmsyncbn
 from ..errors import OptionError
 from ..toolboxes import toolbox_of
-from .checks import CheckOptimizerHook, check_datasets
+from .block_training import BlockTrainingHook
+from .checks import check_datasets
 
 
 def train(
@@ -68,9 +70,11 @@ def train(
         check_checkpoint_exists(resume)
         cfg.resume, cfg.load_from = True, resume
     runner = _build_runner(cfg)
-    runner.register_hook(CheckOptimizerHook())
+    runner.register_hook(BlockTrainingHook())
     if runner._resume:
         runner.register_hook(CheckpointFitHook())
+    elif runner._load_from:
+        runner.register_hook(LoadFromHook())
     return runner.train()
 
 

@@ -1,6 +1,14 @@
 """Insert blocks at named places of a model."""
 
-from .insert import inserted_blocks, side_of
-from .with_blocks import WithBlocks
+from .insert import blocks_of, inserted_blocks, side_of
+from .candidates import places
+from .with_blocks import WithBlocks, insert
 
-__all__ = ['WithBlocks', 'inserted_blocks', 'side_of']
+__all__ = [
+    'WithBlocks',
+    'blocks_of',
+    'insert',
+    'inserted_blocks',
+    'places',
+    'side_of',
+]

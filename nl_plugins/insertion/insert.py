@@ -9,6 +9,7 @@ pickle) run their own blocks.
 import inspect
 import warnings
 from collections.abc import Iterator
+from copy import copy
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 from mmcv.cnn.bricks.non_local import _NonLocalNd
 from mmcv.cnn.bricks.plugin import infer_abbr
 from torch import Tensor, nn
+from torch.fx import Proxy
 
 from ..errors import ArgumentError, InsertionError
 from .places import Insertion
@@ -42,27 +44,34 @@ def build_block(
         ArgumentError: If the block does not take an argument. A
             ``TypeError``.
     """
-    block_type, args, side, name, layout = insertion
-    place = f'{side}={name!r}'
-    target = base.get_submodule(name)
-    shape = None
-    if calls is not None:
-        shape = _check_calls(calls, side, place)
-    channels = shape[1] if shape else _own_channels(target, side)
+    block_type, args, side = insertion[:3]
+    place = insertion.place
+    target = base.get_submodule(insertion.target)
+    shape = None if calls is None else _check_calls(calls, insertion)
+    axis = insertion.channel_axis
+    channels = shape[axis] if shape else _own_channels(target, side)
     ndim = getattr(block_type, 'ndim', None)
     if ndim and args.get('num_frames'):  # the frames are in the batch
         ndim -= 1
     if shape and ndim and len(shape) != ndim + 2:
         raise InsertionError(
             f'{block_type.__name__} takes {ndim} dimensions after batch and '
-            f'channels, but the tensor {place} has the shape '
-            f'(B, {shape[1]}{", ..." * (len(shape) - 2)})'
+            f'channels, but the tensor {place} has the shape {_format(shape)}'
         )
-    if ndim == 1 and not (shape or layout or _is_channels_first(target)):
+    if shape and channels is None:
+        number = {1: 'second', len(shape) - 1: 'last'}[axis]
+        expected = 'B, C, ...' if axis == 1 else 'B, ..., C'
+        raise InsertionError(
+            f'{place}: the {number} size of this tensor follows the size of the '
+            f'input, so it is not ({expected}), which the block takes; it takes '
+            "(B, N, C) with layout='BNC' (1d), (B, H, W, C) with layout='BHWC' (2d)"
+        )
+    is_known = shape is not None and None in shape
+    if ndim == 1 and not (is_known or insertion.layout or _is_channels_first(target)):
         raise InsertionError(
             f'{block_type.__name__} takes (B, C, N), but the tensor {place} '
-            'may as well be (B, N, C), as in transformers: if it is '
-            "(B, C, N), give layout='BCN'"
+            'may as well be (B, N, C), as in transformers: give '
+            "layout='BCN' or layout='BNC'"
         )
     if 'in_channels' in inspect.signature(block_type).parameters:
         if channels is None and 'in_channels' not in args:
@@ -82,49 +91,87 @@ def build_block(
         error_type = ArgumentError if isinstance(error, TypeError) else InsertionError
         raise error_type(f'{block_type.__name__} {place}: {error}') from error
     parameters = list(target.parameters())
-    if parameters and not any(p.requires_grad for p in parameters):
+    is_frozen = parameters and not any(p.requires_grad for p in parameters)
+    if is_frozen and insertion.frozen is None:
         warnings.warn(
             f'{block_type.__name__} {place} lies in a frozen stage: it is '
-            'frozen with it and will not be trained',
+            'frozen with it and will not be trained, unless it has frozen=False',
             stacklevel=4,
         )
-        # The first train() of the base would be too late for DDP.
+    # The first train() of the base would be too late for DDP.
+    if insertion.frozen or is_frozen and insertion.frozen is None:
         block.requires_grad_(False)
     return block
 
 
-def _check_calls(calls: list[Call], side: str, place: str) -> tuple[int, ...]:
+def _check_calls(calls: list[Call], insertion: Insertion) -> tuple[int | None, ...]:
     """Check that a place can hold a block and return its tensor's shape."""
+    place = insertion.place
     if not calls:
         raise InsertionError(
             f'{place}: this module does not run when the base is evaluated, '
             'so a block there would not either'
         )
-    if len(calls) > 1:
+    if len(calls) > 1 and not insertion.per_call:
         raise InsertionError(_repeated_message(place, len(calls)))
-    shape = getattr(calls[0], side)
-    if shape is None or len(shape) < 2:
-        raise InsertionError(_no_tensor_message(place))
-    if shape[1] is None:
-        raise InsertionError(
-            f'{place}: the second size of this tensor follows the size of '
-            'the input, so it is not (B, C, ...), which the blocks take'
+    shapes = [_tensor_shape(call, insertion) for call in calls]
+    axis = insertion.channel_axis
+    for shape in shapes[1:]:
+        if len(shape) != len(shapes[0]) or shape[axis] != shapes[0][axis]:
+            raise InsertionError(
+                f'{place}: the {len(shapes)} calls have tensors with different '
+                f'channels or dimensions, {_format(shapes[0])} and {_format(shape)}'
+            )
+    return shapes[0]
+
+
+def _tensor_shape(call: Call, insertion: Insertion) -> tuple[int | None, ...]:
+    """Shape of the tensor that a block would work on in a call."""
+    shape = getattr(call, insertion.side)
+    item = insertion.item
+    if insertion.side == 'before' and item is None:
+        item = 0
+    if item is not None:
+        if isinstance(item, int) and item < 0 and isinstance(shape, dict):
+            item += len(shape)
+        if not isinstance(shape, dict) or item not in shape:
+            items = map(repr, shape if isinstance(shape, dict) else ())
+            raise InsertionError(
+                f'{insertion.place}: there is no item {item!r}, it has '
+                f'{", ".join(items) or "none"}'
+            )
+        shape = shape[item]
+    if isinstance(shape, dict):
+        tensors = ', '.join(
+            f'item={key!r} of the shape {_format(value)}'
+            for key, value in shape.items()
+            if isinstance(value, tuple)
         )
+        raise InsertionError(_no_tensor_message(insertion.place, tensors))
+    if shape is None or len(shape) < 2:
+        raise InsertionError(_no_tensor_message(insertion.place))
     return shape
+
+
+def _format(shape: tuple[int | None, ...]) -> str:
+    sizes = ['...' if size is None else str(size) for size in shape[1:]]
+    return f'({", ".join(["B", *sizes])})'
 
 
 def _repeated_message(place: str, times: int | str) -> str:
     return (
-        f'{place}: this module runs {times} times per forward, and a '
-        'block there would run as often; choose a place that runs once'
+        f'{place}: this module runs {times} times per forward, and a block there '
+        'would run as often; choose a place that runs once, or give per_call=True '
+        'for one block that all calls share'
     )
 
 
-def _no_tensor_message(place: str) -> str:
+def _no_tensor_message(place: str, tensors: str = '') -> str:
     verb = 'receives' if place.startswith('before') else 'returns'
     return (
         f'{place}: this module {verb} no single tensor of features, so '
         'there is nothing that a block could work on'
+        + (f'; it {verb} {tensors}, so name one with item=' if tensors else '')
     )
 
 
@@ -161,31 +208,62 @@ def attach_block(base: nn.Module, insertion: Insertion, block: nn.Module) -> str
         number += 1
         child = f'{first}_{number}'
     target.add_module(child, block)
+    arguments = child, insertion.place, insertion.item
     if insertion.side == 'before':
-        target.register_forward_pre_hook(partial(_run_before, child, name))
+        target.register_forward_pre_hook(partial(_run_before, *arguments))
     else:
-        target.register_forward_hook(partial(_run_after, child, name))
+        target.register_forward_hook(partial(_run_after, *arguments))
     return f'{name}.{child}'
 
 
-def _run_before(child: str, name: str, module: nn.Module, args: tuple) -> tuple:
-    place = f'before={name!r}'
-    if not args or not isinstance(args[0], Tensor):
+def _run_before(
+    child: str, place: str, item: int | str | None, module: nn.Module, args: tuple
+) -> tuple:
+    if not args:
         raise InsertionError(_no_tensor_message(place))
-    block = getattr(module, child)
-    _count_call(block, place)
-    return block(args[0]), *args[1:]
+    return _run_block(module, child, place, item or 0, args)
 
 
 def _run_after(
-    child: str, name: str, module: nn.Module, args: tuple, output: Any
-) -> Tensor:
-    place = f'after={name!r}'
-    if not isinstance(output, Tensor):
-        raise InsertionError(_no_tensor_message(place))
+    child: str,
+    place: str,
+    item: int | str | None,
+    module: nn.Module,
+    args: tuple,
+    output: Any,
+) -> Any:
+    return _run_block(module, child, place, item, output)
+
+
+def _run_block(
+    module: nn.Module, child: str, place: str, item: Any, values: Any
+) -> Any:
+    """Replace a tensor, or an item of several values, by the block's output."""
+    x = values
+    if item is not None:
+        try:
+            x = None if isinstance(values, Tensor) else values[item]
+        except (IndexError, KeyError, TypeError):
+            x = None
     block = getattr(module, child)
-    _count_call(block, place)
-    return block(output)
+    if isinstance(x, Proxy):  # of torch.fx, for which a block is one node
+        tracer: Any = x.tracer
+        path = tracer.path_of_module(block)
+        y = tracer.create_proxy('call_module', path, (x,), {})
+    elif isinstance(x, Tensor):
+        _count_call(block, place)
+        y = block(x)
+    else:
+        raise InsertionError(_no_tensor_message(place))
+    if item is None:
+        return y
+    if isinstance(values, (tuple, list)):
+        kind: Any = type(values)
+        items = [*values[:item], y, *values[item:][1:]]
+        return kind(*items) if hasattr(values, '_fields') else kind(items)
+    values = copy(values)
+    values[item] = y
+    return values
 
 
 def side_of(target: nn.Module, child: str) -> str:
@@ -223,6 +301,23 @@ def inserted_blocks(model: nn.Module) -> Iterator[str]:
         ):
             if isinstance(hook, partial) and hook.func in (_run_before, _run_after):
                 yield f'{name}.{hook.args[0]}'.lstrip('.')
+
+
+def blocks_of(model: nn.Module) -> dict[str, nn.Module]:
+    """The blocks of a model: inserted ones, and non-local ones at any place.
+
+    Args:
+        model (nn.Module): A model, or a module that contains one.
+
+    Returns:
+        dict[str, nn.Module]: The blocks by their full names.
+    """
+    found = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, _NonLocalNd)
+    }
+    return found | {name: model.get_submodule(name) for name in inserted_blocks(model)}
 
 
 # Modules that the probe did not run: their calls are counted in the first

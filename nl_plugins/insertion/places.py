@@ -6,6 +6,8 @@ from typing import NamedTuple
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from torch import nn
 
+from ..blocks.base import NonLocalBlock
+from ..blocks.layout import LAYOUTS
 from ..errors import InsertionError
 from ..registry import MODELS
 
@@ -18,14 +20,32 @@ class Insertion(NamedTuple):
         block_args (dict): Its arguments.
         side (str): ``'before'`` or ``'after'``.
         target (str): Name of the module in ``base.named_modules()``.
-        layout (str, optional): ``'BCN'``, or None if it is inferred.
+        layout (str, optional): Order of the tensor's dimensions, such as
+            ``'BCN'``, or None if it is inferred.
+        item (int | str, optional): Which positional argument (before), or
+            item of the output (after), is the tensor.
+        per_call (bool): Whether the block may run several times per forward.
+        frozen (bool, optional): False if it is trained in a frozen stage.
     """
 
     block_type: type
     block_args: dict
     side: str
     target: str
-    layout: str | None
+    layout: str | None = None
+    item: int | str | None = None
+    per_call: bool = False
+    frozen: bool | None = None
+
+    @property
+    def place(self) -> str:
+        """Side and target, in messages."""
+        return f'{self.side}={self.target!r}'
+
+    @property
+    def channel_axis(self) -> int:
+        """The dimension of the tensor's channels."""
+        return (self.layout or 'BC').index('C')
 
 
 def parse_block(base: nn.Module, cfg: dict) -> list[Insertion]:
@@ -74,8 +94,29 @@ def parse_block(base: nn.Module, cfg: dict) -> list[Insertion]:
     side = sides[0]
     places = args.pop(side)
     layout = args.pop('layout', None)
-    if layout not in (None, 'BCN'):
-        raise InsertionError(f"layout must be 'BCN', but got {layout!r}")
+    if layout is not None:
+        allowed = [layout for layouts in LAYOUTS.values() for layout in layouts[:1]]
+        if issubclass(block_type, NonLocalBlock):
+            args['layout'] = layout
+            allowed = list(LAYOUTS[block_type.ndim])
+        if layout not in allowed:
+            raise InsertionError(
+                f'layout of a {block_type.__name__} must be one of {allowed}, but '
+                f'got {layout!r}'
+            )
+    item = args.pop('item', None)
+    if isinstance(item, bool) or not isinstance(item, (int, str, type(None))):
+        raise InsertionError(f'item must be an index or a key, but got {item!r}')
+    flags = {name: args.pop(name, None) for name in ('per_call', 'frozen')}
+    for name, value in flags.items():
+        if value not in (None, True, False):
+            raise InsertionError(f'{name} must be True or False, but got {value!r}')
+    options = dict(
+        layout=layout,
+        item=item,
+        per_call=bool(flags['per_call']),
+        frozen=flags['frozen'],
+    )
     if isinstance(places, str):
         places = [places]
     if (
@@ -88,7 +129,7 @@ def parse_block(base: nn.Module, cfg: dict) -> list[Insertion]:
             f'but got {places!r}'
         )
     return [
-        Insertion(block_type, args, side, resolve_place(base, side, place), layout)
+        Insertion(block_type, args, side, resolve_place(base, side, place), **options)
         for place in places
     ]
 

@@ -1,6 +1,6 @@
 """Build a module and insert blocks into it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,11 @@ from .probe import probe
 
 
 @MODELS.register_module()
-def WithBlocks(base: str | type, blocks: Sequence[dict], **kwargs: Any) -> nn.Module:
+def WithBlocks(
+    base: str | type,
+    blocks: Sequence[dict] | Mapping[str, dict | None],
+    **kwargs: Any,
+) -> nn.Module:
     """Build a module and insert blocks into it.
 
     .. code-block:: python
@@ -34,14 +38,27 @@ def WithBlocks(base: str | type, blocks: Sequence[dict], **kwargs: Any) -> nn.Mo
     Args:
         base (str | type): Type of the module to build, resolved in the
             current scope: a backbone, neck, head or a whole model.
-        blocks (Sequence[dict]): Configs of the blocks. ``type`` is the name
-            of any registered module or a class. ``after`` or ``before`` is
-            the place: a module path relative to the base, in which integers
-            may be negative, or a list of such paths, each of which gets a
-            separate block. ``in_channels`` is inferred if it is missing.
-            ``layout='BCN'`` states that the tensor is ``(B, C, N)``; 1d
-            blocks need it where that cannot be inferred. All other keys are
-            arguments of the block.
+        blocks (Sequence[dict] | Mapping[str, dict | None]): Configs of the
+            blocks, or a dict of them with names of your choice, of which an
+            inheriting config changes one key, or removes one with None.
+
+            ``type`` is the name of any registered module or a class.
+            ``after`` or ``before`` is the place: a module path relative to
+            the base, in which integers may be negative, or a list of such
+            paths, each of which gets a separate block. ``in_channels`` is
+            inferred if it is missing. All other keys are arguments of the
+            block, except for
+
+            - ``layout``: the order of the tensor's dimensions; ``'BNC'``
+              (1d) and ``'BHWC'`` (2d) for transformers. 1d blocks need it
+              where it cannot be inferred.
+            - ``item``: the index or key of the tensor where the place
+              receives (``before``, 0 by default) or returns (``after``)
+              several values.
+            - ``per_call=True``: one block for a place that runs several
+              times per forward, such as a head that levels share.
+            - ``frozen=False``: trains the block in a frozen stage; True
+              freezes it anywhere. By default it is frozen with its stage.
         kwargs: Arguments of ``base``.
 
     Returns:
@@ -56,30 +73,97 @@ def WithBlocks(base: str | type, blocks: Sequence[dict], **kwargs: Any) -> nn.Mo
         ArgumentError: If a block does not take an argument. A
             ``TypeError``.
     """
-    if not isinstance(blocks, (list, tuple)):
-        raise InsertionError(f'blocks must be a list of dicts, but got {blocks!r}')
     module = MMENGINE_MODELS.build(dict(type=base, **kwargs))
-    insertions = [insertion for cfg in blocks for insertion in parse_block(module, cfg)]
-    calls = probe(module, {insertion.target for insertion in insertions}) or {}
+    insert(module, blocks)
+    return module
+
+
+def insert(
+    model: nn.Module,
+    blocks: Sequence[dict] | Mapping[str, dict | None],
+    example_input: Any = None,
+) -> tuple[nn.Module, list[str]]:
+    """Insert blocks into a model that is built.
+
+    .. code-block:: python
+
+        model, names = nl_plugins.insert(
+            torchvision.models.resnet50(),
+            [dict(type=nl_plugins.NonLocal2d, before='layer3.-1')])
+
+    Args:
+        model (nn.Module): Any module, changed in place: of a toolbox,
+            torchvision, timm, or your own. An ``init_weights`` that it has
+            leaves the blocks with their own initial parameters.
+        blocks (Sequence[dict] | Mapping[str, dict | None]): As in
+            :func:`WithBlocks`.
+        example_input (Tensor | tuple | dict, optional): Input of the model,
+            one argument, positional arguments or keyword arguments, which
+            shows the shapes at the places. Nothing is computed with it where
+            its operators have a meta implementation. Defaults to None, an
+            image, clip or sequence for the first convolution.
+
+    Returns:
+        tuple[nn.Module, list[str]]: The model, and the full names of the
+        inserted blocks.
+
+    Raises:
+        InsertionError: As :func:`WithBlocks`, or if the model does not run on
+            ``example_input``.
+        ArgumentError: As :func:`WithBlocks`.
+    """
+    if isinstance(blocks, Mapping) and 'type' not in blocks:
+        blocks = [cfg for cfg in blocks.values() if cfg is not None]
+    if not isinstance(blocks, (list, tuple)):
+        raise InsertionError(
+            f'blocks must be a list or a dict of dicts, but got {blocks!r}'
+        )
+    insertions = [insertion for cfg in blocks for insertion in parse_block(model, cfg)]
+    targets = {insertion.target for insertion in insertions}
+    calls = probe(model, targets, example_input) or {}
     # All blocks are built before the first one is attached, which changes its
     # target.
     built = [
-        build_block(module, insertion, calls.get(insertion.target))
+        build_block(model, insertion, calls.get(insertion.target))
         for insertion in insertions
     ]
     names = [
-        attach_block(module, insertion, block)
+        attach_block(model, insertion, block)
         for insertion, block in zip(insertions, built)
     ]
     unprobed = [
         name
         for name, insertion in zip(names, insertions)
-        if calls.get(insertion.target) is None
+        if calls.get(insertion.target) is None and not insertion.per_call
     ]
-    # Attributes bound by a partial, which deepcopy and pickle bind to the copy.
+    trained = [
+        name for name, insertion in zip(names, insertions) if insertion.frozen is False
+    ]
     if unprobed:
         # MMSegmentation calls forward() of its heads directly, without hooks.
-        module.forward = partial(run_first_forward, module, unprobed)
-    if hasattr(module, 'init_weights'):
-        module.init_weights = partial(init_weights, module, names)
-    return module
+        _wrap(model, 'forward', run_first_forward, unprobed)
+    if hasattr(model, 'init_weights'):
+        _wrap(model, 'init_weights', init_weights, names)
+    if trained:
+        _wrap(model, 'train', train, trained)
+    return model, names
+
+
+def train(model: nn.Module, names: list[str], mode: bool = True) -> nn.Module:
+    """Call ``train`` of a model, which freezes its stages but not these blocks."""
+    type(model).train(model, mode)
+    for name in names:
+        model.get_submodule(name).train(mode).requires_grad_(True)
+    return model
+
+
+def _wrap(model: nn.Module, method: str, function: Callable, names: list[str]) -> None:
+    """Let a function with names of blocks run in place of a method.
+
+    It is an attribute, bound by a partial, which deepcopy and pickle bind to
+    the copy. Names of an earlier insertion stay.
+    """
+    earlier = vars(model).get(method)
+    if isinstance(earlier, partial) and earlier.func is function:
+        names = [*earlier.args[1], *names]
+    setattr(model, method, partial(function, model, names))

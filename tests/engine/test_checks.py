@@ -2,25 +2,17 @@
 
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import tiny_coco
 import torch
 from mmengine.config import Config
-from mmengine.optim import DefaultOptimWrapperConstructor, build_optim_wrapper
-from mmengine.registry import (
-    MODELS,
-    OPTIM_WRAPPER_CONSTRUCTORS,
-    init_default_scope,
-)
+from mmengine.registry import MODELS
 from toy_run import MASK_RCNN, ToyModel, coco
 
 from nl_plugins import NonLocal1d, engine, errors
 from nl_plugins.engine import checks
 from nl_plugins.engine import config as loading
-
-# Data ---------------------------------------------------------------------
 
 
 def test_missing_folder(no_runner):
@@ -176,6 +168,37 @@ def test_load_from_stays_lenient(toy, checkpoint):
     engine.train(toy(load_from='other.pth', train_cfg__max_epochs=1))
 
 
+@MODELS.register_module()
+class ToyWithBlock(ToyModel):
+    def __init__(self):
+        super().__init__()
+        self.backbone.non_local_block = NonLocal1d(1)
+
+
+def test_load_from_of_another_model_is_reported(toy, checkpoint, tmp_path):
+    def log_of(name, **options):
+        engine.train(toy(load_from=name, train_cfg__max_epochs=1, **options))
+        return max(tmp_path.glob('work/*/*.log')).read_text()
+
+    # the model without the block
+    assert 'does not fit' not in log_of(checkpoint, model__type='ToyWithBlock')
+    content = torch.load(checkpoint)
+    state = content['state_dict']
+    state['head.other'] = state.pop('head.weight')
+    state['backbone.bias'] = torch.zeros(3)
+    torch.save(content, 'other.pth')
+    log = log_of('other.pth')
+    assert 'load_from=other.pth does not fit' in log
+    assert 'missing in the checkpoint (1): head.weight' in log
+    assert 'unknown to the model (1): head.other' in log
+    assert 'of another shape (1): backbone.bias [3] instead of [1]' in log
+    torch.save({f'net.{key}': value for key, value in state.items()}, 'none.pth')
+    with pytest.raises(
+        errors.CheckpointMismatchError, match='none.pth holds no parameter of the model'
+    ):
+        log_of('none.pth')
+
+
 def test_resume(toy, checkpoint):
     weight = torch.load(checkpoint)['state_dict']['head.weight']
     for resume in 'auto', checkpoint:
@@ -209,82 +232,3 @@ def test_resume_from_weights_alone(toy, checkpoint):
         'optimizer.*load_from=w.pth',
     ):
         engine.train(toy(), resume='w.pth')
-
-
-# Optimizers ---------------------------------------------------------------
-
-
-@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
-class LinearOnly(DefaultOptimWrapperConstructor):
-    """Passes the parameters of the layers it knows, as that of TSM does."""
-
-    def add_params(self, params, module, **kwargs):
-        params += [
-            {'params': list(m.parameters())}
-            for m in module.modules()
-            if isinstance(m, (torch.nn.Linear, torch.nn.Conv1d))
-        ]
-
-
-@MODELS.register_module()
-class GatedToy(ToyModel):
-    def __init__(self, frozen=False):
-        super().__init__()
-        self.attention = NonLocal1d(1, gate='scalar')
-        self.attention.requires_grad_(not frozen)
-
-
-def test_a_parameter_that_the_optimizer_lacks_stops_the_run(toy):
-    options = dict(
-        model__type='GatedToy',
-        optim_wrapper__constructor='LinearOnly',
-        optim_wrapper__paramwise_cfg=dict(bypass_duplicate=True),
-    )
-    with pytest.raises(
-        errors.OptionError,
-        match="not have them: attention.gamma. Its constructor 'LinearOnly"
-        "' leaves .* optim_wrapper.constructor=DefaultOptim",
-    ):
-        engine.train(toy(**options))
-    engine.train(toy(**options, model__frozen=True, train_cfg__max_epochs=1))
-    engine.train(toy(model__type='GatedToy', train_cfg__max_epochs=1))
-
-
-@pytest.mark.parametrize(
-    'block, missing', [(dict(gate='scalar'), ['gamma']), (dict(), [])]
-)
-def test_tsm_and_its_optimizer(block, missing):
-    pytest.importorskip('mmaction')
-    init_default_scope('mmaction')
-    model = MODELS.build(
-        dict(
-            type='nl_plugins.WithBlocks',
-            base='ResNetTSM',
-            depth=18,
-            pretrained2d=False,
-            num_segments=4,
-            blocks=[
-                dict(
-                    type='nl_plugins.NonLocal3d',
-                    num_frames=4,
-                    after='layer2.0',
-                    **block,
-                )
-            ],
-        )
-    )
-    model.fc = torch.nn.Linear(1, 1)  # its constructor wants a classifier
-    wrapper = build_optim_wrapper(
-        model,
-        dict(
-            optimizer=dict(type='SGD', lr=0.1),
-            constructor='TSMOptimWrapperConstructor',
-            paramwise_cfg=dict(fc_lr5=True),
-        ),
-    )
-    runner = SimpleNamespace(model=model, cfg={}, optim_wrapper=wrapper)
-    if not missing:
-        checks.CheckOptimizerHook().before_train(runner)
-        return
-    with pytest.raises(errors.OptionError, match='layer2.0.*block.gamma'):
-        checks.CheckOptimizerHook().before_train(runner)

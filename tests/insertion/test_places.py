@@ -159,5 +159,5 @@ def test_a_block_on_a_batch_norm_is_refused(norm):
 
 
 def test_a_layout_that_there_is_not():
-    with pytest.raises(ValueError, match="layout must be 'BCN', but got 'x'"):
+    with pytest.raises(ValueError, match="one of .'BCHW', 'BHWC'., but got 'x'"):
         build([dict(type=NL, after='layer2', layout='x')])

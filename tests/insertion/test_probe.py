@@ -17,7 +17,7 @@ def backbone():
 def test_records_shapes_and_the_number_of_calls():
     calls = probe(backbone(), ['layer2.0', 'layer2.0.relu'])
     before, after = calls['layer2.0'][0]
-    assert before[1:] == (8, None, None) and after[1:] == (16, None, None)
+    assert before[0][1:] == (8, None, None) and after[1:] == (16, None, None)
     assert [len(c) for c in calls.values()] == [1, 2]
 
 
