@@ -137,7 +137,9 @@ def test_every_config_of_inserting_names_its_blocks():
 
 
 def test_the_code_of_models_that_are_built_runs(capsys):
-    (code,) = re.findall(r'^```py\n(.*?)^```', (ROOT / COMPLETE).read_text(), re.M | re.S)
+    (code,) = re.findall(
+        r'^```py\n(.*?)^```', (ROOT / COMPLETE).read_text(), re.M | re.S
+    )
     exec(code, {})
     (printed,) = re.findall(r'# (\[.*\])', code)
     assert capsys.readouterr().out.strip() == printed

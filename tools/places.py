@@ -36,12 +36,11 @@ def row(place: Place) -> list[str]:
     indent = '. ' * place.name.count('.')
     cells = [indent + place.name.rpartition('.')[2], place.module_type, shape]
     if place.obstacle:
-        return [*cells, place.obstacle, '', '', '']
+        return [*cells, place.obstacle, '', '']
     return [
         *cells,
         place.block,
         f'{place.parameters / 1e6:.3g} M',
-        f'{place.flops / 1e9:.3g} G',
         f'{place.stored / 2**20:.3g} MiB',
     ]
 
@@ -61,7 +60,7 @@ def main() -> None:
             **toolbox.tensor_options,
         )
         found = nl_plugins.places(model, example, args.block, args.depth)
-    head = ['after', 'module', 'output', 'block, or why not', 'parameters', 'FLOPs']
+    head = ['after', 'module', 'output', 'block, or why not', 'parameters']
     show(
         Table(
             f'Places at {" x ".join(map(str, shape))}, batch 1',

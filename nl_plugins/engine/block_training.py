@@ -57,7 +57,9 @@ class BlockTrainingHook(Hook):
             )
         if not blocks:
             return
-        rows = [('block', 'type', 'parameters', 'trained', 'lr', 'weight decay')]
+        rows: list[tuple[str, ...]] = [
+            ('block', 'type', 'parameters', 'trained', 'lr', 'weight decay')
+        ]
         for name, block in blocks.items():
             rows.append(_describe(name, block, rates))
         widths = [max(map(len, column)) for column in zip(*rows)]
@@ -118,4 +120,4 @@ def _rates(runner: Runner) -> Iterator[tuple[nn.Parameter, Rate]]:
         for group in one.param_groups:
             multiple = group.get('initial_lr', group['lr']) / (base * scale)
             for parameter in group['params']:
-                yield parameter, Rate(multiple, group.get('weight_decay', 0.0))
+                yield parameter, Rate(multiple, group.get('weight_decay') or 0.0)

@@ -1,7 +1,7 @@
 """Insert blocks at named places of a model."""
 
-from .insert import blocks_of, inserted_blocks, side_of
 from .candidates import places
+from .insert import blocks_of, inserted_blocks, side_of
 from .with_blocks import WithBlocks, insert
 
 __all__ = [

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
-from mmengine.analysis import FlopAnalyzer
 from torch import nn
 
 from .. import blocks
@@ -31,7 +30,6 @@ class Place(NamedTuple):
         obstacle (str): Why no block can stand there, ``''`` if one can.
         block (str): Class of the block, with its layout if it is needed.
         parameters (int): Of the block.
-        flops (int): Of its forward, a multiply-add counting as one.
         stored (int): Bytes that it stores for the backward pass, in float32.
     """
 
@@ -41,7 +39,6 @@ class Place(NamedTuple):
     obstacle: str = ''
     block: str = ''
     parameters: int = 0
-    flops: int = 0
     stored: int = 0
 
 
@@ -79,9 +76,7 @@ def places(
         and not f'{name}.'.startswith(inside)
     ]
     calls = probe(model, names, example_input) or {}
-    return [
-        _describe(model, name, calls[name], block) for name in names if calls[name]
-    ]
+    return [_describe(model, name, calls[name], block) for name in names if calls[name]]
 
 
 def _blocks(model: nn.Module) -> list[str]:
@@ -129,12 +124,11 @@ def _costs(
     name: str,
     module_type: str,
     shape: tuple[int, ...],
-    block: NonLocalBlock,
+    block: Any,
     layout: str | None,
 ) -> Place:
     """What a block costs, without data."""
     x = torch.empty(shape, device='meta')
-    analyzer = FlopAnalyzer(block, x).unsupported_ops_warnings(False)
     query, key, value, _ = block.project(block.layout.unfold(x))
     tensors = [t for t in (query, key, value) if t is not None]
     attended = value.numel() // value.shape[-2] * tensors[0].shape[-2]
@@ -143,5 +137,4 @@ def _costs(
         stored += BACKENDS['fused'].memory(query, key, value)
     text = type(block).__name__ + (f', layout={layout!r}' if layout else '')
     parameters = sum(p.numel() for p in block.parameters())
-    flops = analyzer.uncalled_modules_warnings(False).total()
-    return Place(name, module_type, shape, '', text, parameters, flops, stored)
+    return Place(name, module_type, shape, '', text, parameters, stored)

@@ -128,7 +128,8 @@ def test_the_log_says_how_each_block_is_trained(toy, tmp_path):
         )
     )
     log = log_of(tmp_path)
-    rows = [re.split(r'  +', line) for line in log.splitlines() if 'NonLocal1d' in line]
+    rows = [re.split(r'  +', line) for line in log.splitlines()]
+    rows = [row for row in rows if len(row) == 6 and row[1] == 'NonLocal1d']
     assert rows == [
         ['backbone.non_local_block', 'NonLocal1d', '8', 'yes', '0.1, 10', '0, 0.5'],
         ['block', 'NonLocal1d', '7', 'in part', '1, 10', '0, 0.5'],

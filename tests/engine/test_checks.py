@@ -180,9 +180,9 @@ def test_load_from_of_another_model_is_reported(toy, checkpoint, tmp_path):
         engine.train(toy(load_from=name, train_cfg__max_epochs=1, **options))
         return max(tmp_path.glob('work/*/*.log')).read_text()
 
+    content = torch.load(checkpoint)  # which the next training replaces
     # the model without the block
     assert 'does not fit' not in log_of(checkpoint, model__type='ToyWithBlock')
-    content = torch.load(checkpoint)
     state = content['state_dict']
     state['head.other'] = state.pop('head.weight')
     state['backbone.bias'] = torch.zeros(3)

@@ -159,7 +159,10 @@ def test_calls_share_one_block():
 @pytest.mark.parametrize(
     'cfg, words',
     [
-        (dict(after='layer'), r'item=0 of the shape \(B, \.\.\., 8\), so name one with'),
+        (
+            dict(after='layer'),
+            r'item=0 of the shape \(B, \.\.\., 8\), so name',
+        ),
         (dict(after='layer', item=2, layout='BNC'), 'no item 2, it has 0, 1'),
         (dict(after='layer.linear', item=0), 'there is no item 0, it has none'),
         (dict(after='layer', item=0), "the second size .* layout='BNC'"),
