@@ -207,9 +207,11 @@ def _load_and_compare(
         if not mismatched:
             raise
     parts = {name for name, _ in model.named_children()}
-    loaded_keys = len(model.state_dict()) - len(missing) - len(mismatched)
-    missing = [key for key in missing if not key.startswith(optional)]
+    # PyTorch adds the counters of batch norms to old checkpoints.
     missing = [key for key in missing if 'num_batches_tracked' not in key]
+    own_keys = [key for key in model.state_dict() if 'num_batches_tracked' not in key]
+    loaded_keys = len(own_keys) - len(missing) - len(mismatched)
+    missing = [key for key in missing if not key.startswith(optional)]
     unexpected = [key for key in unexpected if key.split('.')[0] in parts]
     problems = [
         f'{what} ({len(keys)}): '
