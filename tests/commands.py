@@ -28,7 +28,7 @@ CONTEXT.set_forkserver_preload(
 
 
 def _execute(folder: Path, output: Path, arguments: list[str], home: Path) -> None:
-    """Become the command, in a process of its own."""
+    """Run the command in this process, which is a fork."""
     for number in 1, 2:
         os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
     os.chdir(folder)

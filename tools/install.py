@@ -64,7 +64,8 @@ def pip(what: str, *arguments: str) -> None:
     """Run pip, which says nothing where all it shall install is there."""
     print(f'== {what}', flush=True)
     command = [sys.executable, '-m', 'pip', *arguments]
-    quiet = subprocess.run([*command, '-qqq', '--no-index'])
+    offline = os.environ | {'PIP_NO_INDEX': '1'}
+    quiet = subprocess.run([*command, '-qqq'], env=offline)
     if quiet.returncode and subprocess.run(command).returncode:
         fail(f'pip could not install the above; the log is {LOG}')
 

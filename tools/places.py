@@ -1,4 +1,4 @@
-"""Where a block can stand in a model, and what it would cost there."""
+"""Where a block can be inserted into a model, and what it would cost there."""
 
 import argparse
 

@@ -1,4 +1,4 @@
-"""Where blocks can stand in a model, and what they would cost."""
+"""Where blocks can be inserted into a model, and what they would cost."""
 
 import warnings
 from collections.abc import Iterator
@@ -8,10 +8,9 @@ import torch
 from torch import nn
 
 from .. import blocks
-from ..blocks.base import NonLocalBlock
 from ..errors import InsertionError
 from ..functional.backends import BACKENDS
-from .insert import build_block
+from .insert import blocks_of, build_block
 from .places import Insertion, resolve_place
 from .probe import Call, probe
 
@@ -27,7 +26,7 @@ class Place(NamedTuple):
         module_type (str): Its class.
         shape (tuple[int, ...], optional): Of the tensor that it returns,
             None if it returns none or several.
-        obstacle (str): Why no block can stand there, ``''`` if one can.
+        obstacle (str): Why a block cannot be inserted there, ``''`` if it can.
         block (str): Class of the block, with its layout if it is needed.
         parameters (int): Of the block.
         stored (int): Bytes that it stores for the backward pass, in float32.
@@ -66,7 +65,7 @@ def places(
     """
     if block not in KINDS:
         raise ValueError(f'block must be one of {list(KINDS)}, but got {block!r}')
-    inside = tuple(f'{name}.' for name in _blocks(model))
+    inside = tuple(f'{name}.' for name in blocks_of(model))
     names = [
         name
         for name, module in model.named_modules()
@@ -77,12 +76,6 @@ def places(
     ]
     calls = probe(model, names, example_input) or {}
     return [_describe(model, name, calls[name], block) for name in names if calls[name]]
-
-
-def _blocks(model: nn.Module) -> list[str]:
-    """Names of the blocks that a model has."""
-    modules = model.named_modules()
-    return [name for name, module in modules if isinstance(module, NonLocalBlock)]
 
 
 def _describe(model: nn.Module, name: str, calls: list[Call], kind: str) -> Place:

@@ -20,7 +20,7 @@ REPO = Path(__file__).resolve().parents[2]
 #: Nothing is there before it is asked for. It needs a compiler for mmcv.
 PIP = """
 import os, shutil, sys
-if '--no-index' in sys.argv:
+if 'PIP_NO_INDEX' in os.environ:
     sys.exit(1)
 with open(os.environ['ASKED'], 'a') as file:
     print(*sys.argv[1:], file=file)
