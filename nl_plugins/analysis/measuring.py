@@ -1,11 +1,13 @@
-"""Time and memory of functions, in separate processes.
+"""Time and memory of functions.
 
-Memory is measured in one process for each function, so that none uses what
-another has freed. Times are measured in turns in one process: several
-processes would disturb each other with threads that wait for work.
+On a CPU, memory is measured in one process for each function, so that none
+uses what another has freed; PyTorch itself counts that of a GPU. Times are
+measured in turns in one process: several processes would disturb each other
+with threads that wait for work.
 """
 
 import contextlib
+import gc
 import os
 import re
 import time
@@ -20,8 +22,11 @@ import torch
 
 from ..errors import first_line
 
-#: Seconds that a turn takes at least, by repeating what is measured.
-_TURN = 0.2
+#: Seconds that a turn takes at least, by repeating what is measured. A GPU is
+#: not disturbed by other processes.
+_TURN, _GPU_TURN = 0.2, 0.03
+#: Seconds from which on one call is enough of a warm-up.
+_LONG = 5
 #: Makes glibc return freed memory at once, which would count as needed.
 _RETURN_MEMORY = dict.fromkeys(
     ('MALLOC_MMAP_THRESHOLD_', 'MALLOC_TRIM_THRESHOLD_'), str(2**20)
@@ -50,6 +55,29 @@ def in_a_process(function: Callable, *args: Any) -> Any:
             return pool.submit(_call, function, args).result()
         except BrokenProcessPool:
             raise MeasurementError('the process was killed: out of memory?') from None
+
+
+def alone(device: str, function: Callable, *args: Any) -> Any:
+    """Call a function while nothing else is in the memory of a device.
+
+    Args:
+        device (str): On a CPU the function runs in a new process.
+        function (Callable): A function of a module.
+        args: Its arguments.
+
+    Returns:
+        Any: Its result.
+
+    Raises:
+        MeasurementError: If it raises anything or is killed.
+    """
+    if torch.device(device).type != 'cuda':
+        with memory_returned():
+            return in_a_process(function, *args)
+    use_device(device)
+    gc.collect()
+    torch.cuda.empty_cache()
+    return _call(function, args)
 
 
 def _call(function: Callable, args: tuple) -> Any:
@@ -112,18 +140,20 @@ def time_in_turns(
         list[list[float]]: Seconds of each in every turn.
     """
     # Warm up, and find out how many calls fill a turn.
+    turn = _GPU_TURN if torch.cuda.is_initialized() else _TURN
     calls = []
     for function in functions:
         first = _time(function, 1)
-        calls.append(1 if first > _TURN else max(1, round(_TURN / _time(function, 1))))
-    seconds: list[list[float]] = [[] for _ in functions]
+        seconds = first if first > _LONG else _time(function, 1)
+        calls.append(max(1, round(turn / seconds)))
+    turns: list[list[float]] = [[] for _ in functions]
     start = time.perf_counter()
     for _ in range(repeats):
-        for function, number, times in zip(functions, calls, seconds):
+        for function, number, times in zip(functions, calls, turns):
             times.append(_time(function, number))
         if time.perf_counter() - start > longest:
             break
-    return seconds
+    return turns
 
 
 def _time(function: Callable, calls: int) -> float:
@@ -131,4 +161,6 @@ def _time(function: Callable, calls: int) -> float:
     start = time.perf_counter()
     for _ in range(calls):
         function()
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
     return (time.perf_counter() - start) / calls

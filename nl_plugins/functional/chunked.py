@@ -53,7 +53,7 @@ def _gradients(
     r"""Gradients from attention weights that are recomputed chunk by chunk.
 
     With :math:`P = softmax(s\,q k^T)` and :math:`dP = dy\,v^T` the gradient
-    of the logits is :math:`P \circ (dP - (dy \circ y)\,1)`. Those of key and
+    of the logits is :math:`P \circ (dP - (P \circ dP)\,1)`. Those of key and
     value are summed in float32 at least.
     """
     dtype = torch.promote_types(value.dtype, torch.float32)
@@ -64,16 +64,16 @@ def _gradients(
     for samples, rows, (weights, logits_grad) in _chunks(query, key, value, 2):
         q, dy = query[samples, rows], grad[samples, rows]
         _softmax(q, key[samples], scale, weights)
-        _add_product(value_grad[samples], weights.to(dy.dtype).transpose(1, 2), dy)
+        p = weights.to(dy.dtype).transpose(1, 2)
+        _product(p, dy, 1, value_grad[samples], beta=1)
         _product(dy, value[samples].transpose(1, 2), 1, logits_grad)
-        if dy.dtype == dtype:
-            means = (dy * out[samples, rows]).sum(dim=2)
-        else:  # the same from what is not rounded
-            means = torch.linalg.vecdot(weights, logits_grad)
-        logits_grad.sub_(means.unsqueeze(2)).mul_(weights)
-        ds = logits_grad.mul_(scale).to(q.dtype)
-        query_grad[samples, rows] = torch.bmm(ds, key[samples])
-        _add_product(key_grad[samples], ds.transpose(1, 2), q)
+        torch.ops.aten._softmax_backward_data.out(
+            logits_grad, weights, -1, dtype, grad_input=logits_grad
+        )
+        ds = logits_grad.to(q.dtype)
+        dq = query_grad[samples, rows]
+        torch.baddbmm(dq, ds, key[samples], beta=0, alpha=scale, out=dq)
+        _product(ds.transpose(1, 2), q, scale, key_grad[samples], beta=1)
     return query_grad, key_grad.to(key.dtype), value_grad.to(value.dtype)
 
 
@@ -126,28 +126,22 @@ def _softmax(query: Tensor, key: Tensor, scale: float, out: Tensor) -> None:
     torch.softmax(out, dim=-1, out=out)
 
 
-def _product(a: Tensor, b: Tensor, scale: float, out: Tensor) -> None:
-    """Write ``scale * a @ b``, not rounded to half precision, to ``out``."""
-    if a.dtype == out.dtype:
-        torch.baddbmm(out, a, b, beta=0, alpha=scale, out=out)
-    else:
-        out.copy_(_unrounded(a, b)).mul_(scale)
+def _product(a: Tensor, b: Tensor, scale: float, out: Tensor, beta: int = 0) -> None:
+    """Write ``beta * out + scale * a @ b``, not rounded to half precision."""
+    baddbmm = torch.baddbmm if a.dtype == out.dtype else _baddbmm_of_halves
+    baddbmm(out, a, b, beta=beta, alpha=scale, out=out)
 
 
-def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
-    """Add ``a @ b``, not rounded to half precision, to ``total``."""
-    if a.dtype == total.dtype:
-        total.baddbmm_(a, b)
-    else:
-        total += _unrounded(a, b)
-
-
-def _unrounded(a: Tensor, b: Tensor) -> Tensor:
-    """A product of half precision operands, in float32 where PyTorch has it."""
+def _baddbmm_of_halves(
+    total: Tensor, a: Tensor, b: Tensor, beta: int, alpha: float, out: Tensor
+) -> None:
+    """``torch.baddbmm`` of half precision operands, in float32 if PyTorch has it."""
     if a.is_cuda and _HAS_OUT_DTYPE:
-        return torch.bmm(a, b, out_dtype=torch.float32)
-    return torch.bmm(a, b)
+        torch.baddbmm(total, a, b, out.dtype, beta=beta, alpha=alpha, out=out)
+    else:
+        before = total if beta else total.zero_()
+        torch.add(before, torch.bmm(a, b), alpha=alpha, out=out)
 
 
 #: From PyTorch 2.8 on.
-_HAS_OUT_DTYPE = hasattr(torch.ops.aten.bmm, 'dtype')
+_HAS_OUT_DTYPE = 'dtype_out' in torch.ops.aten.baddbmm.overloads()

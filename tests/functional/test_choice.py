@@ -129,8 +129,14 @@ def test_a_gpus_chunks_of_half_precision(dtype, monkeypatch):
     monkeypatch.setattr(
         chunked, 'chunk_rows', lambda query, key, value: (len(query), 100)
     )
-    # What torch.bmm with out_dtype=torch.float32 computes, of GPUs alone.
-    monkeypatch.setattr(chunked, '_unrounded', lambda a, b: a.float() @ b.float())
+    # What torch.baddbmm with out_dtype=torch.float32 computes, of GPUs alone.
+    monkeypatch.setattr(
+        chunked,
+        '_baddbmm_of_halves',
+        lambda total, a, b, **factors: torch.baddbmm(
+            total, a.float(), b.float(), **factors
+        ),
+    )
     tensors = [t.to(dtype).requires_grad_() for t in operands(500, 16, 8)]
     out = chunked.chunked_softmax_attention(*tensors, 0.5)
     grads = torch.autograd.grad(out.sum(), tensors)

@@ -152,8 +152,6 @@ def _milliseconds(functions: Sequence[Callable], repeats: int) -> list[float]:
         out = function()
         if out is not None:
             out.backward(out.detach())
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
 
     turns = time_in_turns([partial(iterate, f) for f in functions], repeats, math.inf)
     return [1e3 * statistics.median(times) for times in turns]

@@ -14,11 +14,9 @@ from ... import blocks
 from ...blocks.checks import MODES
 from ..measuring import (
     MeasurementError,
-    in_a_process,
-    memory_returned,
+    alone,
     peak_memory,
     time_in_turns,
-    use_device,
 )
 
 #: Names of the blocks that can be compared.
@@ -131,7 +129,7 @@ def compare(case: Case, repeats: int = 5) -> dict[str, Result]:
     able = [name for name in running if not results[name].error]
     names = [running[name] for name in able]
     try:
-        seconds = in_a_process(_median_times, case, names, repeats)
+        seconds = alone(case.device, _median_times, case, names, repeats)
     except MeasurementError as error:
         return results | dict.fromkeys(able, Result(error=str(error)))
     return results | {
@@ -216,8 +214,6 @@ class _Block:
             out = self.block(self.x)
         if self.case.train:
             out.backward(self.cotangent.to(out.dtype))
-        if self.x.is_cuda:
-            torch.cuda.synchronize()
 
 
 class _Product:
@@ -235,33 +231,31 @@ class _Product:
 
     def __call__(self) -> None:
         torch.mm(self.matrix, self.matrix, out=self.out)
-        if self.matrix.is_cuda:
-            torch.cuda.synchronize()
 
 
 def _measure_memory(case: Case, implementation: str) -> Result:
     if implementation == 'matmul':
         return Result(bytes=0)
     try:
-        with memory_returned():
-            return Result(bytes=in_a_process(_memory, case, implementation))
+        return Result(bytes=alone(case.device, _memory, case, implementation))
     except MeasurementError as error:
         return Result(error=str(error))
 
 
 def _memory(case: Case, implementation: str) -> int:
     """Bytes that one iteration needs."""
-    use_device(case.device)
     iterate = _Block(case, implementation)
-    before = peak_memory(case.device)
     with precision(case.dtype):
+        if iterate.x.is_cuda:  # cuBLAS keeps a workspace
+            iterate()
+            torch.cuda.reset_peak_memory_stats()
+        before = peak_memory(case.device)
         iterate()
     return peak_memory(case.device) - before
 
 
 def _median_times(case: Case, names: list[str], repeats: int) -> list[float]:
     """Median seconds of one iteration of each."""
-    use_device(case.device)
     iterations: list[Callable] = [
         _Product(case) if name == 'matmul' else _Block(case, name) for name in names
     ]

@@ -154,8 +154,6 @@ def _build_step(cfg: Config, phase: str, setting: Setting) -> Callable[[], None]
         else:
             with torch.no_grad():
                 model.test_step(batch)
-        if torch.device(setting.device).type == 'cuda':
-            torch.cuda.synchronize()
 
     return step
 
