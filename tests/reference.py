@@ -49,10 +49,8 @@ def output_and_gradients(module: nn.Module, x: Tensor) -> dict[str, Tensor]:
     # In the type of the module: in-place upstream code needs a non-leaf.
     out = module(x * 1)
     generator = torch.Generator().manual_seed(7)
-    cotangent = torch.randn(out.shape, generator=generator, dtype=torch.float64).to(
-        out.dtype
-    )
-    out.backward(cotangent)
+    cotangent = torch.randn(out.shape, generator=generator, dtype=torch.float64)
+    out.backward(cotangent.to(out))
     results = dict(output=out.detach(), input=x.grad)
     for name, parameter in module.named_parameters():
         results[name] = parameter.grad

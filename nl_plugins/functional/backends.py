@@ -22,14 +22,16 @@ from torch.autograd import forward_ad
 
 from . import symmetric
 from .chunked import (
+    GPU_CHUNK,
     SMALL,
     chunk_rows,
     chunked_softmax_attention,
     naive_softmax_attention,
 )
 
-#: Bytes up to which a GPU keeps a map, however small the operands are.
-SMALL_ON_GPUS = 2**26
+#: Bytes up to which a GPU keeps a map, however small the operands are: those
+#: of the two buffers of its chunks.
+SMALL_ON_GPUS = 2 * 4 * GPU_CHUNK
 #: Samples, and heads, of PyTorch's fused kernels on a GPU: its largest grid.
 GRID = 65535
 
@@ -54,8 +56,7 @@ class Backend(NamedTuple):
 def choose(query: Tensor, key: Tensor, value: Tensor) -> tuple[str, str]:
     """The backend that :func:`use_backend` selects, or else the fastest.
 
-    ``tools/benchmark.py --backends`` prints the times that the rule of CPUs
-    follows. That of GPUs follows from what PyTorch documents of its kernels.
+    ``tools/benchmark.py --backends`` prints the times that the rule follows.
 
     Returns:
         tuple[str, str]: Name of the backend, and the reason.
@@ -101,8 +102,8 @@ def _choose_on_cpus(query: Tensor, key: Tensor, value: Tensor) -> tuple[str, str
 def _choose_on_gpus(query: Tensor, key: Tensor, value: Tensor) -> tuple[str, str]:
     """Flash attention where it takes the operands, else dense products.
 
-    PyTorch's other fused kernel is slow beyond 128 channels. Dense products
-    run as upstream's do, on tensor cores in half precision.
+    PyTorch's other fused kernel is slow: docs/performance_gpu.md. Dense
+    products run as upstream's do, on tensor cores in half precision.
     """
     if _flash_takes(query, key, value):
         return 'fused', 'the flash kernel takes the operands'

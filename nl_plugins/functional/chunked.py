@@ -18,9 +18,9 @@ from torch import Tensor
 from .derivatives import operator
 
 #: Attention weights in memory at once: on a CPU few enough for a cache, on a
-#: GPU (64 MiB in float32) enough to occupy it, both enough for efficient
+#: GPU (128 MiB in float32) enough to occupy it, both enough for efficient
 #: products.
-CPU_CHUNK, GPU_CHUNK = 2**22, 2**24
+CPU_CHUNK, GPU_CHUNK = 2**22, 2**25
 #: A map counts as small up to this multiple of the size of key and value.
 SMALL = 4
 

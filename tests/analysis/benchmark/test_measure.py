@@ -28,7 +28,7 @@ def test_the_memory_of_upstreams_map_is_seen():
 def here(monkeypatch):
     """Measure in this process: an import of torch takes seconds."""
     call = measuring._call
-    monkeypatch.setattr(measure, 'in_a_process', lambda f, *args: call(f, args))
+    monkeypatch.setattr(measure, 'alone', lambda device, f, *args: call(f, args))
 
 
 def test_the_formula_runs_where_upstream_cannot(here):
