@@ -146,7 +146,8 @@ def test_the_rule_is_that_of_the_flash_kernels():
         if torch.cuda.get_device_capability() >= (8, 0):
             assert text.startswith('fused'), text
         assert not explain_backend(*operands((512, 512), dtype)).startswith('fused')
-    assert not explain_backend(*operands((64, 64))).startswith('fused')
+        assert explain_backend(*operands((512, 512), dtype, 99)).startswith('fused')
+    assert not explain_backend(*operands((512, 512))).startswith('fused')
 
 
 @pytest.mark.parametrize('backend', ['naive', 'chunked', 'symmetric'])

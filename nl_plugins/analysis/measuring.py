@@ -103,8 +103,9 @@ def memory_returned() -> Iterator[None]:
 
 def use_device(device: str) -> None:
     """Make a GPU the current one, for synchronization and memory."""
-    if torch.device(device).type == 'cuda':
-        torch.cuda.set_device(device)
+    where = torch.device(device)
+    if where.type == 'cuda' and where.index is not None:
+        torch.cuda.set_device(where)
 
 
 def peak_memory(device: str) -> int:

@@ -32,6 +32,9 @@ from .chunked import (
 #: Bytes up to which a GPU keeps a map, however small the operands are: those
 #: of the two buffers of its chunks.
 SMALL_ON_GPUS = 2 * 4 * GPU_CHUNK
+#: Multiplications of a product of query and key up to which a GPU waits for
+#: the launches of kernels, of which PyTorch's fused call has the fewest.
+FEW_ON_GPUS = 2**27
 #: Samples, and heads, of PyTorch's fused kernels on a GPU: its largest grid.
 GRID = 65535
 
@@ -102,11 +105,17 @@ def _choose_on_cpus(query: Tensor, key: Tensor, value: Tensor) -> tuple[str, str
 def _choose_on_gpus(query: Tensor, key: Tensor, value: Tensor) -> tuple[str, str]:
     """Flash attention where it takes the operands, else dense products.
 
-    PyTorch's other fused kernel is slow: docs/performance_gpu.md. Dense
-    products run as upstream's do, on tensor cores in half precision.
+    PyTorch's other fused kernel is faster for small operands alone
+    (docs/performance_gpu.md), and not deterministic. Dense products run as
+    upstream's do, on tensor cores in half precision.
     """
     if _flash_takes(query, key, value):
         return 'fused', 'the flash kernel takes the operands'
+    channels = max(key.shape[-1], value.shape[-1])
+    few = query.shape[:-1].numel() * key.shape[-2] * channels <= FEW_ON_GPUS
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    if few and not deterministic and not _fused_obstacle(query, key, value):
+        return 'fused', 'one launch; the operands are small'
     operands = sum(t.numel() * t.element_size() for t in (query, key, value))
     if _map_bytes(query, key, value) <= max(SMALL * operands, SMALL_ON_GPUS):
         return 'naive', 'no flash kernel; a small map is kept'

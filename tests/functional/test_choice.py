@@ -90,7 +90,10 @@ def test_the_estimated_memory_is_that_of_the_largest_tensors(name):
         ((2, 8192, 256, 1024), torch.float16, 'chunked'),
         # nor one for float32
         ((2, 8192, 256, 256), torch.float32, 'chunked'),
-        ((2, 196, 256, 256), torch.float32, 'naive'),
+        ((2, 784, 256, 256), torch.float32, 'naive'),
+        # one launch is faster than five
+        ((2, 196, 256, 256), torch.float32, 'fused'),
+        ((1, 196, 1024, 1024), torch.bfloat16, 'fused'),
         ((2, 8192, 256, 256), torch.float64, 'chunked'),
         ((70000, 16, 64, 64), torch.bfloat16, 'naive'),
     ],
@@ -100,6 +103,16 @@ def test_the_rule_of_gpus(shape, dtype, expected, monkeypatch):
     tensors = [torch.empty(1).expand(shape[0], 1, shape[1], c) for c in shape[2:]]
     query, value = (t.to('meta', dtype) for t in tensors)
     assert backends._choose_on_gpus(query, query.clone(), value)[0] == expected
+
+
+def test_the_rule_of_gpus_in_deterministic_mode():
+    query = torch.empty(1, 1, 196, 64, device='meta')
+    torch.use_deterministic_algorithms(True)
+    try:
+        chosen = backends._choose_on_gpus(query, query.clone(), query.clone())
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert chosen[0] == 'naive'
 
 
 def test_shapes_alone_take_one_operator():

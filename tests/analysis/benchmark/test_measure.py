@@ -6,6 +6,7 @@ import signal
 from dataclasses import replace
 
 import pytest
+import torch
 
 from nl_plugins.analysis import measuring
 from nl_plugins.analysis.benchmark import measure
@@ -105,3 +106,11 @@ def test_multiplications(block, expected):
     case = Case(block, (10, 10), 8, train=False)
     assert multiplications(case) == expected
     assert multiplications(replace(case, train=True, batch=2)) == 6 * expected
+
+
+@pytest.mark.parametrize('device, expected', [('cuda', []), ('cuda:1', [1])])
+def test_a_gpu_without_a_number_is_the_current_one(device, expected, monkeypatch):
+    chosen = []
+    monkeypatch.setattr(torch.cuda, 'set_device', lambda d: chosen.append(d.index))
+    measuring.use_device(device)
+    assert chosen == expected
