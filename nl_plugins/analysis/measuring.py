@@ -60,16 +60,8 @@ def in_a_process(function: Callable, *args: Any) -> Any:
 def alone(device: str, function: Callable, *args: Any) -> Any:
     """Call a function while nothing else is in the memory of a device.
 
-    Args:
-        device (str): On a CPU the function runs in a new process.
-        function (Callable): A function of a module.
-        args: Its arguments.
-
-    Returns:
-        Any: Its result.
-
-    Raises:
-        MeasurementError: If it raises anything or is killed.
+    On a CPU it is called as :func:`in_a_process` does, on a GPU in this
+    process, after PyTorch has returned the memory that it keeps.
     """
     if torch.device(device).type != 'cuda':
         with memory_returned():
