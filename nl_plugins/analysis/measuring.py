@@ -25,8 +25,6 @@ from ..errors import first_line
 #: Seconds that a turn takes at least, by repeating what is measured. A GPU is
 #: not disturbed by other processes.
 _TURN, _GPU_TURN = 0.2, 0.03
-#: Seconds from which on one call is enough of a warm-up.
-_LONG = 5
 #: Makes glibc return freed memory at once, which would count as needed.
 _RETURN_MEMORY = dict.fromkeys(
     ('MALLOC_MMAP_THRESHOLD_', 'MALLOC_TRIM_THRESHOLD_'), str(2**20)
@@ -60,12 +58,11 @@ def in_a_process(function: Callable, *args: Any) -> Any:
 def alone(device: str, function: Callable, *args: Any) -> Any:
     """Call a function while nothing else is in the memory of a device.
 
-    On a CPU it is called as :func:`in_a_process` does, on a GPU in this
-    process, after PyTorch has returned the memory that it keeps.
+    On a CPU it is called by :func:`in_a_process`, on a GPU in this process,
+    after PyTorch has returned the memory that it keeps.
     """
     if torch.device(device).type != 'cuda':
-        with memory_returned():
-            return in_a_process(function, *args)
+        return in_a_process(function, *args)
     use_device(device)
     gc.collect()
     torch.cuda.empty_cache()
@@ -133,11 +130,13 @@ def time_in_turns(
         list[list[float]]: Seconds of each in every turn.
     """
     # Warm up, and find out how many calls fill a turn.
-    turn = _GPU_TURN if torch.cuda.is_initialized() else _TURN
+    on_gpu = torch.cuda.is_initialized()
+    turn = _GPU_TURN if on_gpu else _TURN
     calls = []
     for function in functions:
-        first = _time(function, 1)
-        seconds = first if first > _LONG else _time(function, 1)
+        seconds = _time(function, 1)
+        if on_gpu or seconds < turn:  # a GPU loads its kernels in the first
+            seconds = _time(function, 1)
         calls.append(max(1, round(turn / seconds)))
     turns: list[list[float]] = [[] for _ in functions]
     start = time.perf_counter()

@@ -106,16 +106,16 @@ def _choose_on_gpus(query: Tensor, key: Tensor, value: Tensor) -> tuple[str, str
     """Flash attention where it takes the operands, else dense products.
 
     PyTorch's other fused kernel is faster for small operands alone
-    (docs/performance_gpu.md), and not deterministic. Dense products run as
-    upstream's do, on tensor cores in half precision.
+    (docs/performance_gpu.md), and untested in deterministic mode. Dense
+    products run as upstream's do, on tensor cores in half precision.
     """
-    if _flash_takes(query, key, value):
-        return 'fused', 'the flash kernel takes the operands'
     channels = max(key.shape[-1], value.shape[-1])
     few = query.shape[:-1].numel() * key.shape[-2] * channels <= FEW_ON_GPUS
     deterministic = torch.are_deterministic_algorithms_enabled()
     if few and not deterministic and not _fused_obstacle(query, key, value):
         return 'fused', 'one launch; the operands are small'
+    if _flash_takes(query, key, value):
+        return 'fused', 'the flash kernel takes the operands'
     operands = sum(t.numel() * t.element_size() for t in (query, key, value))
     if _map_bytes(query, key, value) <= max(SMALL * operands, SMALL_ON_GPUS):
         return 'naive', 'no flash kernel; a small map is kept'

@@ -15,6 +15,7 @@ from ...blocks.checks import MODES
 from ..measuring import (
     MeasurementError,
     alone,
+    memory_returned,
     peak_memory,
     time_in_turns,
 )
@@ -237,7 +238,8 @@ def _measure_memory(case: Case, implementation: str) -> Result:
     if implementation == 'matmul':
         return Result(bytes=0)
     try:
-        return Result(bytes=alone(case.device, _memory, case, implementation))
+        with memory_returned():
+            return Result(bytes=alone(case.device, _memory, case, implementation))
     except MeasurementError as error:
         return Result(error=str(error))
 
