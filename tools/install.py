@@ -30,8 +30,8 @@ if not cuda and torch.version.cuda and (
 print(f'torch {torch.__version__}, mmengine {mmengine.__version__}, mmcv '
       f"{mmcv.__version__} with ops for {f'CUDA {cuda}' if cuda else 'CPUs'}")
 """
-#: A sitecustomize.py for mmcv's setup.py. It reads its version with locals() after
-#: exec(), which Python 3.13 no longer allows (PEP 667).
+#: A sitecustomize.py for setup.py of mmcv and xtcocotools. They read their version
+#: with locals() after exec(), which Python 3.13 no longer allows (PEP 667).
 EXEC = """
 import builtins, sys
 def run(code, *scopes, exec=exec, **closure):
@@ -65,14 +65,13 @@ def pip(what: str, *arguments: str) -> None:
     print(f'== {what}', flush=True)
     command = [sys.executable, '-m', 'pip', *arguments]
     offline = os.environ | {'PIP_NO_INDEX': '1'}
-    quiet = subprocess.run([*command, '-qqq'], env=offline)
+    quiet = subprocess.run([*command, '-qqq'], env=offline, stderr=subprocess.DEVNULL)
     if quiet.returncode and subprocess.run(command).returncode:
         fail(f'pip could not install the above; the log is {LOG}')
 
 
 def pip_compile(*arguments: str) -> bool:
     """Run pip with the progress of ninja and lines of errors as all its output."""
-    print('== mmcv with its ops (minutes, unless there is a wheel)', flush=True)
     command = [sys.executable, '-m', 'pip', 'install', '-v', *arguments]
     start, live, pipe = time.monotonic(), sys.stdout.isatty(), subprocess.PIPE
     with subprocess.Popen(command, stdout=pipe, stderr=2, text=True) as process:
@@ -118,38 +117,27 @@ def check_environment(stack: str, requirements: dict[str, str]) -> None:
 
 def install_mmcv(requirement: str) -> None:
     """Install a wheel of mmcv if its ops work here, else compile it."""
-    if conflicts := installed('mmcv-lite', 'mmcv-full'):  # they fill the same folder
-        names = [name.partition('==')[0] for name in conflicts]
-        pip(f'Removing {", ".join(conflicts)}', 'uninstall', '-y', *names)
+    if installed('mmcv-lite', 'mmcv-full'):  # they fill the same folder
+        pip('Removing another mmcv', 'uninstall', '-y', 'mmcv-lite', 'mmcv-full')
     elif run(CHECK)[0] and requirement in installed('mmcv', 'onedl-mmcv'):
         return
-    import psutil
-
-    # 2 GiB a compiler; no debug symbols; CFLAGS replaces Python's, so repeat them.
-    jobs = min(len(os.sched_getaffinity(0)), psutil.virtual_memory().available // 2**31)
-    flags = [sysconfig.get_config_var('CFLAGS'), os.environ.get('CFLAGS'), '-g0']
-    os.environ.setdefault('MAX_JOBS', str(max(jobs, 1)))
-    os.environ |= {'MMCV_WITH_OPS': '1', 'CFLAGS': ' '.join(filter(None, flags))}
+    print('== mmcv with its ops (minutes, unless there is a wheel)', flush=True)
     options = ['--no-deps', '--no-build-isolation', '--force-reinstall', requirement]
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder, 'sitecustomize.py').write_text(EXEC)
-        paths = [folder, os.environ.get('PYTHONPATH')]
-        os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, paths))
-        # pip found a wheel, or its cache has one, for another torch: compile it.
-        name, reason = requirement.partition('==')[0], ''
-        for source in [], ['--no-binary', name, '--no-cache-dir']:
-            if not pip_compile(*source, *options):
-                cuda = run('import torch; print(torch.version.cuda or "")')[1]
-                toolkit = f', with a GPU also the CUDA toolkit {cuda} (CUDA_HOME)'
-                fail(
-                    'pip could not build mmcv, for the reasons above. It needs a C++17 '
-                    "compiler (CXX) and Python's headers (Debian, Ubuntu: apt-get "
-                    f'install g++ python3.{sys.version_info.minor}-dev)'
-                    f'{toolkit if cuda else ""}. The log is {LOG}'
-                )
-            works, reason = run(CHECK)
-            if works:
-                return
+    # pip found a wheel, or its cache has one, for another torch: compile it.
+    compiling = ['--no-binary', requirement.partition('==')[0], '--no-cache-dir']
+    for source in [], compiling:
+        if not pip_compile(*source, *options):
+            cuda = run('import torch; print(torch.version.cuda or "")')[1]
+            toolkit = f', with a GPU also the CUDA toolkit {cuda} (CUDA_HOME)'
+            fail(
+                'pip could not build mmcv, for the reasons above. It needs a C++17 '
+                "compiler (CXX) and Python's headers (Debian, Ubuntu: apt-get "
+                f'install g++ python3.{sys.version_info.minor}-dev)'
+                f'{toolkit if cuda else ""}. The log is {LOG}'
+            )
+        works, reason = run(CHECK)
+        if works:
+            return
     fail(f'mmcv was built, but its ops do not load ({reason}); the log is {LOG}')
 
 
@@ -164,8 +152,37 @@ def install_cv2() -> None:
         fail(f'cv2 cannot be imported: {reason}')
 
 
+def install_extra(name: str, torch: str) -> None:
+    """Install a toolbox that is not part of the stack, with a torchvision."""
+    if not run('import torchvision')[0]:
+        pip(f'torchvision for {torch}', 'install', torch, 'torchvision')
+        works, reason = run('import torchvision')
+        if not works:
+            fail(
+                f'torchvision cannot be imported ({reason}): install the one that was '
+                f'built for {torch}, see https://pytorch.org/get-started'
+            )
+    file = f'requirements/{name}.txt'
+    pip(name, 'install', '--no-deps', '--no-build-isolation', '-r', file)
+
+
+def set_build_environment(folder: str) -> None:
+    """Set the variables with which pip compiles; the folder is for a module."""
+    import psutil
+
+    # 2 GiB a compiler; no debug symbols; CFLAGS replaces Python's, so repeat them.
+    jobs = min(len(os.sched_getaffinity(0)), psutil.virtual_memory().available // 2**31)
+    flags = [sysconfig.get_config_var('CFLAGS'), os.environ.get('CFLAGS'), '-g0']
+    Path(folder, 'sitecustomize.py').write_text(EXEC)
+    paths = [folder, os.environ.get('PYTHONPATH')]
+    os.environ.setdefault('MAX_JOBS', str(max(jobs, 1)))
+    os.environ['MMCV_WITH_OPS'] = '1'
+    os.environ['CFLAGS'] = ' '.join(filter(None, flags))
+    os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, paths))
+
+
 def main() -> None:
-    (stack,) = sys.argv[1:]
+    stack, *extras = sys.argv[1:]
     requirements = read_requirements(stack)
     check_environment(stack, requirements)
     LOG.parent.mkdir(exist_ok=True)
@@ -181,9 +198,13 @@ def main() -> None:
     what = 'Toolboxes, development and documentation tools'
     pip(what, 'install', *requirements.values(), *rest)
     install_cv2()
-    install_mmcv(mmcv)
-    pip('nl_plugins', 'install', '--no-build-isolation', '--no-deps', '-e', '.')
-    print(f'   {run(CHECK)[1]}')
+    with tempfile.TemporaryDirectory() as folder:
+        set_build_environment(folder)
+        install_mmcv(mmcv)
+        for name in extras:
+            install_extra(name, requirements['torch'])
+        pip('nl_plugins', 'install', '--no-build-isolation', '--no-deps', '-e', '.')
+        print(f'   {run(CHECK)[1]}')
 
 
 if __name__ == '__main__':

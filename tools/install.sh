@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # Install everything that nl_plugins needs, in verified versions.
 #
-#     bash tools/install.sh [--stack openmmlab | onedl]
+#     bash tools/install.sh [--stack openmmlab | onedl] [--with [cls] [pose]]
 #
 # The stack is OpenMMLab's releases (requirements/openmmlab.txt) or, in a
 # separate environment, the forks of docs/forks.md (requirements/onedl.txt).
+# cls adds MMPreTrain and pose adds MMPose; both need torchvision, and an
+# installed one is kept.
 #
 # Installs into the active virtual or conda environment or, if there is none,
 # into .venv (.venv-onedl) in the repository, which is created if need be. An
@@ -25,8 +27,9 @@ exec </dev/null
 
 show_help "$0" "$@"
 choose_stack "$@"
-[ ${#arguments[@]} -eq 0 ] ||
-    fail "tools/install.sh takes only --stack, but got '${arguments[*]}'"
+[[ " ${arguments[*]} " =~ ^\ (\ |--with(\ (cls|pose))+\ )$ ]] ||
+    fail "tools/install.sh takes --stack and then --with cls pose, but got" \
+        "'${arguments[*]}'"
 
 # runs PYTHON MODULES: whether it is a Python of a supported version with them.
 runs() {
@@ -54,4 +57,4 @@ runs "$env/bin/python" pip ||
     fail "$env has $("$env/bin/python" --version 2>&1), but Python 3.10 to" \
         "3.13 with pip is needed: use another environment."
 cd "$ROOT"
-exec "$env/bin/python" tools/install.py "$stack"
+exec "$env/bin/python" tools/install.py "$stack" "${arguments[@]:1}"

@@ -188,12 +188,19 @@ def results_of(model: dict) -> list[PublishedResult]:
 
 
 def _models_beside(path: Path) -> list[dict]:
-    """The models of the metafile of a config's folder or the one above."""
+    """The models of the metafiles of a config's folder or the one above."""
     for folder in path.resolve().parents[:2]:
-        for file in folder.glob('metafile.y*ml'):
-            content = _load(file)
-            # Those of another collection may stand alone.
-            return content if isinstance(content, list) else content['Models']
+        # MMPose has one for each backbone, named after it.
+        contents = [_load(file) for file in sorted(folder.glob('*.y*ml'))]
+        if contents:
+            return [
+                model
+                for content in contents
+                # Those of another collection may stand alone.
+                for model in (
+                    content if isinstance(content, list) else content.get('Models', [])
+                )
+            ]
     return []
 
 

@@ -8,6 +8,8 @@ from mmengine.config import Config
 from .base import Metric, Toolbox
 from .mmaction import MMAction
 from .mmdet import MMDetection
+from .mmpose import MMPose
+from .mmpretrain import MMPreTrain
 from .mmseg import MMSegmentation
 
 __all__ = ['Metric', 'TOOLBOXES', 'Toolbox', 'toolbox_of']
@@ -17,6 +19,8 @@ TOOLBOXES: dict[str, Toolbox] = {
     'mmdet': MMDetection(),
     'mmseg': MMSegmentation(),
     'mmaction': MMAction(),
+    'mmpose': MMPose(),
+    'mmpretrain': MMPreTrain(),
 }
 
 

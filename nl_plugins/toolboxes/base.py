@@ -98,11 +98,12 @@ class Toolbox:
         """
         raise OptionError(f'there is no synthetic batch for {self.name}')
 
-    def file_info(self, path: Path) -> dict[str, Any]:
+    def file_info(self, path: Path, metainfo: dict[str, Any]) -> dict[str, Any]:
         """The input of a dataset's pipeline for a file without annotations.
 
         Args:
             path (Path): The file.
+            metainfo (dict): What the dataset says of its classes or keypoints.
 
         Returns:
             dict: Its name and empty annotations.
@@ -123,10 +124,7 @@ class Toolbox:
         Raises:
             OptionError: If the toolbox or the config has no such hook.
         """
-        raise OptionError(
-            '--show and --show-dir are for detection and '
-            f'segmentation, but the config is for {self.name}'
-        )
+        raise OptionError(f'--show and --show-dir are not supported for {self.name}')
 
     def use_tta(self, cfg: Config) -> None:
         """Switch test time augmentation on.

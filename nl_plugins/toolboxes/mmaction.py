@@ -53,7 +53,7 @@ class MMAction(Toolbox):
             ],
         )
 
-    def file_info(self, path: Path) -> dict[str, Any]:
+    def file_info(self, path: Path, metainfo: dict[str, Any]) -> dict[str, Any]:
         return dict(filename=str(path), label=-1, start_index=0, modality='RGB')
 
 

@@ -67,8 +67,8 @@ class MMDetection(Toolbox):
             sample.set_metainfo(dict(pad_shape=shape, batch_input_shape=shape))
         return batch
 
-    def file_info(self, path: Path) -> dict[str, Any]:
-        return super().file_info(path) | dict(instances=[])
+    def file_info(self, path: Path, metainfo: dict[str, Any]) -> dict[str, Any]:
+        return super().file_info(path, metainfo) | dict(instances=[])
 
     def use_visualization(
         self, cfg: Config, show: bool, show_dir: str | None, wait_time: float

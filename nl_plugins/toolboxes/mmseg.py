@@ -43,8 +43,10 @@ class MMSegmentation(Toolbox):
             ],
         )
 
-    def file_info(self, path: Path) -> dict[str, Any]:
-        return super().file_info(path) | dict(reduce_zero_label=False, seg_fields=[])
+    def file_info(self, path: Path, metainfo: dict[str, Any]) -> dict[str, Any]:
+        return super().file_info(path, metainfo) | dict(
+            reduce_zero_label=False, seg_fields=[]
+        )
 
     def use_visualization(
         self, cfg: Config, show: bool, show_dir: str | None, wait_time: float

@@ -226,9 +226,8 @@ def _panels(
     frames = [_fitted(image) for image in seen.frames[shown]]
     strip = np.concatenate(frames, axis=1)
     height, width = frames[0].shape[:2]
-    mark = np.array(
-        [[point[0] * width / seen.original[1], point[1] * height / seen.original[0]]]
-    )
+    scale = width / seen.frames.shape[2], height / seen.frames.shape[1]
+    mark = np.array([seen_pixel(seen, point)]) * scale
     mark[0, 0] += shown.tolist().index(frame) * width
     title = 'query'
     if count > 1:
@@ -275,15 +274,18 @@ def _plot_change(
     step: int,
 ) -> None:
     """The predictions with and without the block."""
-    if 'pred_score' in without:  # classes of a video
+    if 'pred_score' in without:  # classes of an image or a video
         page = np.full((_TITLE * (len(lines) + 1), 560, 3), 255, np.uint8)
         visualizer.set_image(page)
         for number, line in enumerate(lines):
             visualizer.draw_texts(line, np.array([8, _TITLE * number + 8]), 10, 'black')
         visualizer.add_image(f'{name}_change', visualizer.get_image(), step)
         return
-    height, width = seen.original
-    image = cv2.resize(seen.frames[0], (width, height))
+    height, width = without.ori_shape[:2]
+    if 'input_center' in without:  # a person, not the whole image
+        image = mmcv.imread(without.img_path, channel_order='rgb')
+    else:
+        image = cv2.resize(seen.frames[0], (width, height))
     for suffix, result in (('with', seen.result), ('without', without)):
         visualizer.add_datasample(
             f'{name}_{suffix}_block', image, result.cpu(), draw_gt=False, step=step

@@ -26,8 +26,9 @@ class Record(NamedTuple):
         frames (np.ndarray): What the model sees, RGB, ``(T, H, W, 3)``,
             uint8; an image is one frame. Without padding.
         padded (tuple[int, int]): Height and width with padding.
-        original (tuple[int, int]): Height and width of the image before the
-            pipeline resized it; of videos as ``frames``.
+        window (tuple[float, ...]): Left, top, width and height of what the
+            model sees, in pixels of the image before the pipeline changed it;
+            of videos in those of ``frames``.
         result (BaseDataElement): The prediction, in the toolbox's own form.
     """
 
@@ -35,7 +36,7 @@ class Record(NamedTuple):
     features: Tensor
     frames: np.ndarray
     padded: tuple[int, int]
-    original: tuple[int, int]
+    window: tuple[float, float, float, float]
     result: BaseDataElement
 
 
@@ -144,7 +145,7 @@ def record(model: BaseModel, data: dict[str, Any], block: NonLocalBlock) -> Reco
             features[0][:1],
             frames,
             result.get('batch_input_shape', result.get('pad_shape', shape))[:2],
-            result.ori_shape[:2],
+            _window(result, shape),
             result,
         )
     if inputs.dim() == 5:  # clips
@@ -153,9 +154,24 @@ def record(model: BaseModel, data: dict[str, Any], block: NonLocalBlock) -> Reco
         frames = inputs[: block.num_frames or features[0].shape[2]]
     frames = frames.permute(0, 2, 3, 1).numpy()
     shape = frames.shape[1:3]
+    window = (0, 0, shape[1], shape[0])
     return Record(
-        block, features[0][: block.num_frames or 1], frames, shape, shape, result
+        block, features[0][: block.num_frames or 1], frames, shape, window, result
     )
+
+
+def _window(
+    result: BaseDataElement, shape: tuple[int, int]
+) -> tuple[float, float, float, float]:
+    """Which part of the original image a model sees, as in :class:`Record`."""
+    height, width = result.ori_shape[:2]
+    if 'input_center' in result:  # a person
+        size = np.ravel(result.input_scale)
+        return (*(np.ravel(result.input_center) - size / 2), *size)
+    if 'pred_score' in result and 'scale_factor' in result:  # a centre crop
+        size = np.array(shape[::-1]) / result.scale_factor
+        return (*((width, height) - size) / 2, *size)
+    return 0, 0, width, height
 
 
 def run(model: BaseModel, data: dict[str, Any]) -> BaseDataElement:
@@ -206,18 +222,20 @@ def attention_from(
     Raises:
         OptionError: If the image has no such pixel.
     """
-    height, width = seen.original
-    if not (0 <= point[0] < width and 0 <= point[1] < height):
+    left, top, width, height = seen.window
+    if not (left <= point[0] < left + width and top <= point[1] < top + height):
         what = 'the frames' if seen.block.ndim == 3 else 'the image'
-        raise OptionError(
-            f'{point} is no pixel (column, row) of {what}, '
-            f'as the size is {width} x {height}'
-        )
-    shape = seen.frames.shape[1:3]
+        size = f'the size is {width:.0f} x {height:.0f}'
+        if left or top:
+            what = f'the part of {what} that the model sees'
+            size += f' from {left:.0f}, {top:.0f}'
+        raise OptionError(f'{point} is no pixel (column, row) of {what}, as {size}')
     grid = _grid(seen)
     place = [
-        int(value * shape[d] / seen.original[d] / seen.padded[d] * grid[d + 1])
-        for d, value in enumerate(point[::-1])
+        int(value / padded * positions)
+        for value, padded, positions in zip(
+            seen_pixel(seen, point)[::-1], seen.padded, grid[1:]
+        )
     ]
     if seen.block.ndim == 3:
         frame %= len(seen.frames)
@@ -234,6 +252,21 @@ def attention_from(
     }
 
 
+def seen_pixel(seen: Record, point: tuple[float, float]) -> tuple[float, float]:
+    """Find a pixel of the original image in what the model sees.
+
+    Args:
+        seen (Record): What the model did.
+        point (tuple[float, float]): Column and row in the original image.
+
+    Returns:
+        tuple[float, float]: Column and row in the frames.
+    """
+    left, top, width, height = seen.window
+    rows, columns = seen.frames.shape[1:3]
+    return (point[0] - left) * columns / width, (point[1] - top) * rows / height
+
+
 def default_points(seen: Record, most: int = 4) -> list[tuple[float, float]]:
     """Pixels to look from if nobody chose any.
 
@@ -242,11 +275,14 @@ def default_points(seen: Record, most: int = 4) -> list[tuple[float, float]]:
         most (int): How many detections. Defaults to 4.
 
     Returns:
-        list[tuple[float, float]]: Column and row of the centres of the
-        detections with the highest scores, or a grid of four.
+        list[tuple[float, float]]: Column and row of the keypoints, or of the
+        centres of the detections, with the highest scores, or a grid of four.
     """
-    height, width = seen.original
+    left, top, width, height = seen.window
     found = seen.result.get('pred_instances')
+    if found is not None and 'keypoints' in found:
+        best = found.keypoint_scores[0].argsort()[::-1][:most]
+        return [(float(x), float(y)) for x, y in found.keypoints[0][best]]
     if found is not None:
         boxes = found.bboxes[found.scores.argsort(descending=True)]
         # some detectors of masks leave their boxes empty
@@ -255,7 +291,9 @@ def default_points(seen: Record, most: int = 4) -> list[tuple[float, float]]:
         centres = (boxes[:, :2] + boxes[:, 2:4]) / 2
         limit = centres.new_tensor([width - 1, height - 1])
         return [tuple(c) for c in centres.clamp(min=0).minimum(limit).tolist()]
-    return [(width * x / 4, height * y / 4) for y in (1, 3) for x in (1, 3)]
+    return [
+        (left + width * x / 4, top + height * y / 4) for y in (1, 3) for x in (1, 3)
+    ]
 
 
 def _grid(seen: Record) -> tuple[int, ...]:
@@ -310,7 +348,7 @@ def describe_change(
             None, their numbers.
 
     Returns:
-        list[str]: Lines about the detections, pixels or classes.
+        list[str]: Lines about the detections, keypoints, pixels or classes.
     """
     for name, field in (('pred_sem_seg', 'data'), ('pred_panoptic_seg', 'sem_seg')):
         if name in with_block:
@@ -319,6 +357,14 @@ def describe_change(
             )
             changed = (one != other).float().mean()
             return [f'{100 * changed:.1f} % of the pixels change their class']
+    if 'pred_instances' in with_block and 'keypoints' in with_block.pred_instances:
+        one, other = (result.pred_instances for result in (with_block, without))
+        moved = np.linalg.norm(one.keypoints - other.keypoints, axis=-1)
+        change = (one.keypoint_scores - other.keypoint_scores).mean()
+        return [
+            f'keypoints move by {moved.mean():.1f} px, at most {moved.max():.1f} px; '
+            f'their scores change by {change:+.3f} in the mean'
+        ]
     if 'pred_instances' in with_block:
         lines = []
         for threshold in (0.3, 0.5, 0.7):

@@ -78,7 +78,7 @@ def sample_from_file(cfg: Config, path: str | Path) -> dict[str, Any]:
         )
     pipeline = Compose(pipeline)
     try:
-        return pipeline(toolbox.file_info(Path(path)))
+        return pipeline(toolbox.file_info(Path(path), _metainfo(cfg)))
     except Exception as error:  # whatever a decoder may raise
         reason = (str(error).strip().splitlines() or [repr(error)])[-1]
         raise OptionError(

@@ -127,7 +127,7 @@ def test_pip_installs_the_stack_and_builds_mmcv_after_torch(copy):
     torch, rest, lite, mmcv, own = asked
     assert torch == 'install -r requirements/build.txt torch==2.13.0'
     assert rest.endswith('-r requirements/dev.txt')
-    assert lite == 'uninstall -y mmcv-lite'
+    assert lite == 'uninstall -y mmcv-lite mmcv-full'
     assert mmcv.endswith('--no-build-isolation --force-reinstall mmcv==2.1.0')
     assert 'compiled 10 of 20 files' in output and 'noise' not in output
     assert own.endswith('--no-deps -e .')
@@ -161,6 +161,19 @@ def test_forks_take_the_place_of_the_toolboxes(copy):
     pins = (REPO / 'requirements/onedl.txt').read_text().splitlines()
     assert 'onedl-mmdetection==3.5.1' in pins and 'ftfy' in pins
     assert not any(line.startswith(('mm', 'decord')) for line in pins)
+
+
+def test_extras_come_last_and_need_torchvision(copy):
+    line = copy.refuse('--with', 'pose')
+    asked = (copy.fakes / 'asked').read_text().splitlines()
+    assert asked[-1] == 'install torch==2.13.0 torchvision'
+    assert 'torchvision cannot be imported (ModuleNotFoundError' in line
+    assert 'that was built for torch==2.13.0' in line
+    copy.write('torchvision.py', '')
+    *_, cls, pose, own = copy.install('--with', 'cls', 'pose')[0]
+    assert cls == 'install --no-deps --no-build-isolation -r requirements/cls.txt'
+    assert pose.endswith('-r requirements/pose.txt')
+    assert own.endswith('--no-deps -e .')
 
 
 @pytest.mark.parametrize(
@@ -240,7 +253,9 @@ def test_what_a_failed_build_needs_is_said_below_its_errors(copy):
     [
         (['--stack', 'mmcv'], "--stack must be openmmlab or onedl, but got 'mmcv'"),
         (['--stack'], "--stack must be openmmlab or onedl, but got ''"),
-        (['onedl'], "takes only --stack, but got 'onedl'"),
+        (['onedl'], "takes --stack and then --with cls pose, but got 'onedl'"),
+        (['--with', 'det'], "--with cls pose, but got '--with det'"),
+        (['--with'], "--with cls pose, but got '--with'"),
     ],
 )
 def test_wrong_arguments(copy, arguments, words):
