@@ -2,14 +2,11 @@
 
 import argparse
 
-import torch
-
 import nl_plugins
-from nl_plugins.analysis.complexity import input_shape
+from nl_plugins.analysis.complexity import example_input, input_shape
 from nl_plugins.analysis.tables import Table, show
 from nl_plugins.engine import build_model, command_line, load_config
 from nl_plugins.insertion.candidates import KINDS, Place
-from nl_plugins.toolboxes import toolbox_of
 
 
 def parse_args() -> argparse.Namespace:
@@ -31,10 +28,12 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def row(place: Place) -> list[str]:
+def row(place: Place, names: set[str]) -> list[str]:
     shape = ' x '.join(map(str, place.shape[1:])) if place.shape else ''
-    indent = '. ' * place.name.count('.')
-    cells = [indent + place.name.rpartition('.')[2], place.module_type, shape]
+    parent, _, name = place.name.rpartition('.')
+    # A module whose forward is called directly has no row, but its children have.
+    name = '. ' * place.name.count('.') + name if parent in names else place.name
+    cells = [name, place.module_type, shape]
     if place.obstacle:
         return [*cells, place.obstacle, '', '']
     return [
@@ -49,23 +48,16 @@ def main() -> None:
     args = parse_args()
     with command_line.report_errors():
         cfg = load_config(args.config)
-        toolbox = toolbox_of(cfg)
         shape = input_shape(cfg, args.shape)
         model = build_model(cfg)
-        batch = toolbox.batch(model, shape, 1)
-        example = dict(
-            inputs=torch.zeros_like(torch.stack(batch['inputs']), dtype=torch.float32),
-            data_samples=batch['data_samples'],
-            mode='tensor',
-            **toolbox.tensor_options,
-        )
+        example = example_input(cfg, model, shape)
         found = nl_plugins.places(model, example, args.block, args.depth)
     head = ['after', 'module', 'output', 'block, or why not', 'parameters']
     show(
         Table(
             f'Places at {" x ".join(map(str, shape))}, batch 1',
             [*head, 'stored for backward'],
-            [row(place) for place in found],
+            [row(place, {place.name for place in found}) for place in found],
         )
     )
 

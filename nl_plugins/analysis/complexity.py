@@ -47,16 +47,12 @@ def measure_complexity(cfg: Config, shape: tuple[int, ...] | None = None) -> Com
         OptionError: If the config's input has another number of sizes, or
             the config does not say what it is.
     """
-    toolbox = toolbox_of(cfg)
     shape = input_shape(cfg, shape)
     model = build_model(cfg)
     sample_parameters(model)
     model.eval()
-    batch = toolbox.batch(model, shape, 1)
-    x = torch.zeros_like(torch.stack(batch['inputs']), dtype=torch.float32)
-    options = dict(
-        mode='tensor', data_samples=batch['data_samples'], **toolbox.tensor_options
-    )
+    options = example_input(cfg, model, shape)
+    x = options.pop('inputs')
     with torch.no_grad():
         analyzer = FlopAnalyzer(_Forward(model, options), x)
         # What works on single elements is not counted; losses do not run.
@@ -67,6 +63,29 @@ def measure_complexity(cfg: Config, shape: tuple[int, ...] | None = None) -> Com
         )
     parameters = sum(p.numel() for p in model.parameters())
     return Complexity(parameters, flops, shape)
+
+
+def example_input(
+    cfg: Config, model: nn.Module, shape: tuple[int, ...]
+) -> dict[str, Any]:
+    """Make the arguments of a model's ``forward`` with which all layers run.
+
+    Args:
+        cfg (Config): Config of the model.
+        model (nn.Module): The model.
+        shape (tuple[int, ...]): Frames (of video), height and width.
+
+    Returns:
+        dict: ``'inputs'``, one sample of zeros, and the other arguments.
+    """
+    toolbox = toolbox_of(cfg)
+    batch = toolbox.batch(model, shape, 1)
+    return dict(
+        inputs=torch.zeros_like(torch.stack(batch['inputs']), dtype=torch.float32),
+        data_samples=batch['data_samples'],
+        mode='tensor',
+        **toolbox.tensor_options,
+    )
 
 
 class _Forward(nn.Module):

@@ -34,6 +34,8 @@ class MMPose(Toolbox):
         from mmpose.testing import get_packed_inputs
 
         codec = model.head.decoder
+        # RegressionHead calls it otherwise
+        keypoints = getattr(model.head, 'out_channels', None) or model.head.num_joints
         height, width = shape
         options = dict(img_shape=shape, input_size=(width, height))
         if heatmap := getattr(codec, 'heatmap_size', None):
@@ -45,9 +47,7 @@ class MMPose(Toolbox):
             ]
         if ratio := getattr(codec, 'simcc_split_ratio', None):
             options['simcc_split_ratio'] = ratio
-        return get_packed_inputs(
-            batch_size, num_keypoints=model.head.out_channels, **options
-        )
+        return get_packed_inputs(batch_size, num_keypoints=keypoints, **options)
 
     def file_info(self, path: Path, metainfo: dict[str, Any]) -> dict[str, Any]:
         height, width = mmcv.imread(str(path)).shape[:2]

@@ -23,6 +23,7 @@ from .records import (
     describe_change,
     record,
     run,
+    seen_pixel,
     switched_off,
     whole_images,
 )

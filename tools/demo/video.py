@@ -131,16 +131,16 @@ def sample_clip(rng: np.random.Generator, kind: int) -> Clip:
     frames = np.full((NUM_FRAMES, HEIGHT, WIDTH, 3), rng.uniform(20, 60))
     match, other, grey = patches
     for time in START:
-        _draw_patch(frames[time], match, vertical, LAMP_COLOURS[label])
-        _draw_patch(frames[time], other, 1 - vertical, LAMP_COLOURS[1 - label])
+        draw_patch(frames[time], match, vertical, LAMP_COLOURS[label])
+        draw_patch(frames[time], other, 1 - vertical, LAMP_COLOURS[1 - label])
     for time in END:
-        _draw_patch(frames[time], grey, vertical, (200, 200, 200))
+        draw_patch(frames[time], grey, vertical, (200, 200, 200))
     frames += rng.normal(0, 6, frames.shape)
     frames = frames.clip(0, 255).round().astype(np.uint8)
     return Clip(label, frames, patches)
 
 
-def _draw_patch(
+def draw_patch(
     image: np.ndarray,
     corner: tuple[int, int],
     vertical: int,

@@ -1,0 +1,12 @@
+_base_ = (
+    'mmpose::body_2d_keypoint/topdown_heatmap/coco/'
+    'td-hm_res101_8xb64-210e_coco-256x192.py'
+)
+custom_imports = dict(imports=['nl_plugins'], allow_failed_imports=False)
+model = dict(
+    backbone=dict(
+        type='nl_plugins.WithBlocks',
+        base='ResNet',
+        blocks=[dict(type='nl_plugins.NonLocal2d', before='layer3.-1')],
+    )
+)
