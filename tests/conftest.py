@@ -21,6 +21,8 @@ TOOLBOX = dict(
     mmdet='mmdet|mask.rcnn|detector',
     mmseg='mmseg|cityscapes|ade20k|pascal|segmentor',
     mmaction='mmaction|kinetics|c2d|recognizer',
+    mmpose='mmpose|td.hm',
+    mmpretrain='mmpretrain|in1k',
 )
 
 

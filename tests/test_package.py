@@ -20,7 +20,9 @@ import sys
 
 class Refuse(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
-        if name.split('.')[0] in ('mmdet', 'mmseg', 'mmaction'):
+        if name.split('.')[0] in (
+            'mmdet', 'mmseg', 'mmaction', 'mmpose', 'mmpretrain'
+        ):
             raise AssertionError(f'{name} was imported')
 
 sys.meta_path.insert(0, Refuse())
@@ -54,7 +56,7 @@ def test_setup_cfg_names_the_version_and_the_extras():
     config.read(ROOT / 'setup.cfg')
     assert config['metadata']['version'] == 'attr: nl_plugins.__version__'
     extras = set(config['options.extras_require'])
-    assert extras == {'det', 'seg', 'video', 'all', 'dev', 'docs'}
+    assert extras == {'det', 'seg', 'video', 'pose', 'cls', 'all', 'dev', 'docs'}
 
 
 # What installs, tests or demonstrates a clone.

@@ -8,11 +8,11 @@ import subprocess
 import sys
 import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
-from demo import detection, segmentation, video
+from demo import detection, matching, segmentation, video
 from mmengine.runner import find_latest_checkpoint
 
 from nl_plugins.analysis.progress import progress
@@ -28,7 +28,7 @@ PROGRESS = re.compile(
     r' .*( loss: [\d.]*)'
     r'|((?:Epoch|Iter)\(val\).*?\]) .*'
     r'(?:(bbox_mAP: \S*).*(segm_mAP: \S*)|(mIoU: \S*)'
-    r'|(acc/top1: \S*))'
+    r'|(acc(?:uracy)?/top1: \S*)|(coco/AP: \S*))'
 )
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -72,7 +72,24 @@ VIDEO = Task(
         'c2d_r18-2stages{}', '', '-nl-c3-space', '-nl-c3-time', '-nl-c3', '-dnl-c3'
     ),
 )
-TASKS = dict(det=DETECTION, seg=SEGMENTATION, video=VIDEO)
+CLASSIFICATION = Task(
+    'Classification',
+    matching,
+    Path('data/demo_cls'),
+    '96x192',
+    configs('resnet18-2stages{}', '', '-nl-c3', '-dnl-c3'),
+)
+POSE = replace(
+    CLASSIFICATION,
+    name='Pose estimation',
+    data=Path('data/demo_pose'),
+    configs=configs('td-hm_r18-2stages{}', '', '-nl-c3', '-dnl-c3'),
+)
+TASKS = dict(
+    det=DETECTION, seg=SEGMENTATION, video=VIDEO, cls=CLASSIFICATION, pose=POSE
+)
+#: Their toolboxes are part of the default set-up.
+ALL = ('det', 'seg', 'video')
 
 
 def parse_args() -> argparse.Namespace:
@@ -84,7 +101,8 @@ def parse_args() -> argparse.Namespace:
         default='det',
         help='det: instance segmentation with Mask R-CNN (default); seg: '
         'semantic segmentation with FCN; video: recognition with a frame-wise '
-        'network; all: one after the other',
+        'network; cls: classification with ResNet; pose: one keypoint with '
+        'SimpleBaseline2D; all: the first three, one after the other',
     )
     parser.add_argument(
         '--seeds',
@@ -166,7 +184,7 @@ def main() -> None:
     os.chdir(ROOT)
     start = time.monotonic()
     for name, task in TASKS.items():
-        if args.task in (name, 'all'):
+        if name == args.task or (args.task == 'all' and name in ALL):
             demonstrate(task, args.seeds)
     print(f'   all in {(time.monotonic() - start) / 60:.1f} min')
 

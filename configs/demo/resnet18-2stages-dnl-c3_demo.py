@@ -8,7 +8,7 @@ model = dict(
         blocks=[
             dict(
                 type='nl_plugins.DisentangledNonLocal2d',
-                after='layer2.1',
+                after='layer2.0',
                 std=0.1,
                 temperature=1.0,
             )

@@ -31,7 +31,7 @@ test_pipeline = [
 dataset = dict(
     _delete_=True,
     type='CustomDataset',
-    data_root='data/demo_matching',
+    data_root='data/demo_cls',
     classes=['orange', 'blue'],
 )
 train_dataloader = dict(

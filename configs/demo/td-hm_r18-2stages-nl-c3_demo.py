@@ -5,6 +5,6 @@ model = dict(
         type='nl_plugins.WithBlocks',
         base='ResNet',
         # warmer projections than the default, for a short schedule
-        blocks=[dict(type='nl_plugins.NonLocal2d', after='layer2.1', std=0.1)],
+        blocks=[dict(type='nl_plugins.NonLocal2d', after='layer2.0', std=0.1)],
     )
 )

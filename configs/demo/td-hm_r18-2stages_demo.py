@@ -51,7 +51,7 @@ train_pipeline = [
     dict(type='PackPoseInputs'),
 ]
 test_pipeline = [*load, affine, dict(type='PackPoseInputs')]
-data_root = 'data/demo_matching/'
+data_root = 'data/demo_pose/'
 train_dataloader = dict(
     batch_size=16,
     num_workers=1,

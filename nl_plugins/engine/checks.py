@@ -68,16 +68,15 @@ def _missing_files(dataset: dict, key: str) -> Iterator[tuple[str, str]]:
         paths |= {f'{key}.data_prefix.{k}': v for k, v in prefix.items()}
     else:
         paths[f'{key}.data_prefix'] = prefix
-    paths = {
-        name: os.path.join(root, path)
-        for name, path in paths.items()
-        if path and isinstance(path, str)
-    }
-    # MMPose's detections of persons; it does not join them to the root
-    paths[f'{key}.bbox_file'] = dataset.get('bbox_file') or ''
     for name, path in paths.items():
-        if not _exists(path):
-            yield name, path
+        if path and isinstance(path, str):
+            path = os.path.join(root, path)
+            if not _exists(path):
+                yield name, path
+    # MMPose's detections of persons; it does not join them to the root
+    boxes = dataset.get('bbox_file') or ''
+    if not _exists(boxes):
+        yield f'{key}.bbox_file', boxes
 
 
 def _missing_annotations(node: object, key: str) -> Iterator[tuple[str, str]]:

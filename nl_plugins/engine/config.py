@@ -180,12 +180,12 @@ def build_model(cfg: Config) -> nn.Module:
 
 def _how_to_install(missing: object) -> str:
     """The end of a message about a missing toolbox: how to install it."""
-    extra = next(
-        (toolbox.extra for name, toolbox in TOOLBOXES.items() if name in str(missing)),
-        Toolbox.extra,
-    )
+    found = (toolbox for name, toolbox in TOOLBOXES.items() if name in str(missing))
+    toolbox = next(found, Toolbox())
+    option = f' --with {toolbox.extra}' if toolbox.is_optional else ''
     return (
-        f"Install it with: bash tools/install.sh, or: pip install 'nl_plugins[{extra}]'"
+        f'Install it with: bash tools/install.sh{option}, or: pip install '
+        f"'nl_plugins[{toolbox.extra}]'"
     )
 
 

@@ -34,6 +34,8 @@ class Toolbox:
         name (str, optional): Its package and default scope.
         distribution (str, optional): Its name for pip.
         extra (str): The extra of this package that installs it.
+        is_optional (bool): Whether ``tools/install.sh`` installs it only with
+            the option ``--with``.
         metrics (tuple[Metric, ...]): Its main metrics.
         sizes (str): Sizes of an input, ``'HxW'`` or ``'TxHxW'``.
         file_kind (str): Input of its models, in messages.
@@ -46,6 +48,7 @@ class Toolbox:
     name: str | None = None
     distribution: str | None = None
     extra = 'all'
+    is_optional = False
     metrics: tuple[Metric, ...] = ()
     sizes = 'HxW'
     file_kind = 'an image'

@@ -18,6 +18,7 @@ class MMPose(Toolbox):
     name = 'mmpose'
     distribution = 'mmpose'
     extra = 'pose'
+    is_optional = True
     metrics = (Metric('keypoint AP', 'coco/AP', 100),)
 
     def input_shape(self, cfg: Config) -> tuple[int, ...]:
@@ -33,11 +34,12 @@ class MMPose(Toolbox):
     ) -> dict[str, Any]:
         from mmpose.testing import get_packed_inputs
 
-        codec = model.head.decoder
+        head: Any = model.head
+        codec = head.decoder
         # RegressionHead calls it otherwise
-        keypoints = getattr(model.head, 'out_channels', None) or model.head.num_joints
+        keypoints = getattr(head, 'out_channels', None) or head.num_joints
         height, width = shape
-        options = dict(img_shape=shape, input_size=(width, height))
+        options: dict[str, Any] = dict(img_shape=shape, input_size=(width, height))
         if heatmap := getattr(codec, 'heatmap_size', None):
             options['heatmap_size'] = [
                 out * size // trained

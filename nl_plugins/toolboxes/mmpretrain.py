@@ -16,6 +16,7 @@ class MMPreTrain(Toolbox):
     name = 'mmpretrain'
     distribution = 'mmpretrain'
     extra = 'cls'
+    is_optional = True
     metrics = (Metric('top-1', 'accuracy/top1'),)
 
     def input_shape(self, cfg: Config) -> tuple[int, ...]:

@@ -15,6 +15,7 @@ from mmengine.fileio import dump, load
 from ..analysis.baselines import (
     PublishedResult,
     fair_baseline,
+    inherited,
     published_results,
     results_of,
 )
@@ -22,7 +23,7 @@ from ..analysis.complexity import Complexity, measure_complexity
 from ..analysis.describe import describe_blocks
 from ..analysis.tables import markdown_table
 from ..engine.config import load_config
-from ..errors import MetafileError
+from ..errors import MetafileError, ToolboxNotInstalledError
 
 _TABLE = re.compile(r'(<!-- model zoo -->\n).*?(<!-- /model zoo -->)', re.DOTALL)
 
@@ -30,7 +31,8 @@ _TABLE = re.compile(r'(<!-- model zoo -->\n).*?(<!-- /model zoo -->)', re.DOTALL
 def stale_files(root: Path) -> list[str]:
     """Find the generated files that are not what they should be.
 
-    Parameters and FLOPs are taken as they stand in the metafiles.
+    Parameters and FLOPs are taken as they stand in the metafiles. Tables of
+    configs whose toolbox is not installed are not checked.
 
     Args:
         root (Path): Folder that holds ``configs``.
@@ -59,7 +61,7 @@ def write_files(root: Path) -> None:
     """
     measured = {}
     for file, content in _read_metafiles(root).items():
-        for entry in content['Models']:
+        for entry in content['Models'] if _is_installed(content, root) else ():
             cfg = load_config(str(root / entry['Config']))
             # Many configs differ in their schedule alone.
             key = str((cfg.model, cfg.train_dataloader.dataset))
@@ -81,6 +83,8 @@ def _generate(root: Path) -> dict[Path, str]:
     }
     for file, content in metafiles.items():
         files[file] = _to_yaml(content)
+        if not _is_installed(content, root):
+            continue
         readme = file.with_name('README.md')
         table = _table(content['Models'], root)
         text = readme.read_text()
@@ -94,6 +98,15 @@ def _generate(root: Path) -> dict[Path, str]:
         start, end = text[: found.start()] + found[1], found[2] + text[found.end() :]
         files[readme] = f'{start}{table}\n{end}'
     return files
+
+
+def _is_installed(content: dict, root: Path) -> bool:
+    """Whether the toolbox of the configs in a metafile is there."""
+    try:
+        list(inherited(str(root / content['Models'][0]['Config'])))
+    except ToolboxNotInstalledError:
+        return False
+    return True
 
 
 # Metafiles ----------------------------------------------------------------

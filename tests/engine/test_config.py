@@ -80,11 +80,11 @@ def test_unknown_base(package, tmp_path):
 
 def test_toolbox_that_is_not_installed(tmp_path):
     file = tmp_path / 'config.py'
-    file.write_text("_base_ = 'mmpose::hand/none.py'")
-    for name in 'mmpose::hand/none.py', str(file):
+    file.write_text("_base_ = 'mmrotate::hand/none.py'")
+    for name in 'mmrotate::hand/none.py', str(file):
         with pytest.raises(
             errors.ToolboxNotInstalledError,
-            match=r"mmpose.* not installed.*pip install 'nl_plugins\[",
+            match=r"mmrotate.* not installed.*pip install 'nl_plugins\[",
         ):
             loading.load_config(name)
 
@@ -108,10 +108,18 @@ def test_toolbox_with_a_missing_requirement(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     'missing, extra',
-    [('mmdet', 'det'), ('mmsegmentation', 'seg'), ('mmaction', 'video')],
+    [
+        ('mmdet', 'det'),
+        ('mmsegmentation', 'seg'),
+        ('mmaction', 'video'),
+        ('mmpose', 'pose'),
+        ('mmpretrain', 'cls'),
+    ],
 )
 def test_message_names_the_extra(missing, extra):
-    assert f'nl_plugins[{extra}]' in loading._how_to_install(missing)
+    message = loading._how_to_install(missing)
+    assert f'nl_plugins[{extra}]' in message
+    assert (f'install.sh --with {extra},' in message) == (extra in ('pose', 'cls'))
 
 
 def test_toolbox_of_a_config_with_classes_for_types():

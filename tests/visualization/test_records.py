@@ -21,12 +21,13 @@ CONFIGS = Path(__file__).parents[2] / 'configs' / 'demo'
 def seen_by(block, size, frames, padded=None, original=None, result=None):
     """What a model with this block would have seen."""
     padded = padded or frames[1:3]
+    height, width = original or frames[1:3]
     return records.Record(
         block,
         torch.randn(1, block.in_channels, *size),
         np.zeros((*frames, 3), np.uint8),
         padded,
-        original or frames[1:3],
+        (0, 0, width, height),
         result or BaseDataElement(),
     )
 
@@ -191,7 +192,7 @@ def test_upstreams_block_is_upgraded_and_looked_into(upstream, image):
     assert seen.features.shape == (1, 64, 8, 12)
     # as the model sees it, but RGB
     assert np.array_equal(seen.frames[0], np.array(Image.open(image)))
-    assert (seen.padded, seen.original) == ((64, 96), (64, 96))
+    assert (seen.padded, seen.window) == ((64, 96), (0, 0, 96, 64))
     assert not block._forward_pre_hooks
 
 

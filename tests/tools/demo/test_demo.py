@@ -121,6 +121,25 @@ def test_video_demo_trains_and_compares(demo, monkeypatch, capfd):
     assert 'gain in top-1' in table
 
 
+@pytest.mark.parametrize(
+    'name, toolbox, metric, title',
+    [
+        ('cls', 'mmpretrain', 'accuracy/top1: ', 'gain in top-1'),
+        ('pose', 'mmpose', 'coco/AP: ', 'gain in keypoint AP'),
+    ],
+)
+def test_matching_demos_train_and_compare(
+    demo, monkeypatch, capfd, name, toolbox, metric, title
+):
+    pytest.importorskip(toolbox)
+    out, table, _ = demonstrate(
+        demo, name, ONE_EPOCH, monkeypatch, capfd, num_train=16, num_val=8
+    )
+    assert out.count('Epoch(train) [1][1/1]') == 2
+    assert out.count(metric) == 2
+    assert title in table
+
+
 def test_failed_training_ends_the_demo_with_its_own_words(demo):
     with pytest.raises(SystemExit, match="no config 'missing.py'"):
         demo.run('tools/train.py', 'missing.py', '--work-dir', 'work_dirs/demo')

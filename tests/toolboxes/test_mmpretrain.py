@@ -1,0 +1,122 @@
+"""The adapter of MMPreTrain: batches, files, TTA, what a block sees."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import ConfigDict
+from mmengine.dataset import pseudo_collate
+from PIL import Image
+
+from nl_plugins.analysis.complexity import input_shape, measure_complexity
+from nl_plugins.engine.config import build_model, load_config
+from nl_plugins.errors import OptionError
+from nl_plugins.toolboxes import toolbox_of
+from nl_plugins.visualization import records
+from nl_plugins.visualization.samples import sample_from_file
+
+pytest.importorskip('mmpretrain')
+pytestmark = pytest.mark.slow
+
+CONFIG = Path(__file__).parents[2] / 'configs/demo/resnet18-2stages-nl-c3_demo.py'
+
+
+def test_parameters_and_flops_are_those_of_the_published_model():
+    cfg = load_config('mmpretrain::resnet/resnet50_8xb32_in1k.py')
+    assert input_shape(cfg) == (224, 224)
+    cost = measure_complexity(cfg)
+    # the metafile of MMPreTrain
+    assert cost.parameters == pytest.approx(25.56e6, rel=1e-3)
+    assert cost.flops == pytest.approx(4.12e9, rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    'name, size',
+    [
+        ('vision_transformer/vit-base-p16_64xb64_in1k-384px.py', 384),
+        ('swin_transformer/swin-tiny_16xb64_in1k.py', 224),
+        ('resnet/resnet50_8xb16_cifar10.py', None),
+    ],
+)
+def test_the_size_of_the_input(name, size):
+    cfg = load_config('mmpretrain::' + name)
+    if size is None:  # images as they are
+        with pytest.raises(OptionError, match='does not say the size'):
+            input_shape(cfg)
+    else:
+        assert input_shape(cfg) == (size, size)
+
+
+def test_the_batch_trains_and_is_predicted():
+    cfg = load_config(str(CONFIG))
+    model = build_model(cfg)
+    batch = toolbox_of(cfg).batch(model, input_shape(cfg), 2)
+    assert batch['inputs'][0].shape == (3, 96, 192)
+    losses = model(**model.data_preprocessor(batch, training=True), mode='loss')
+    assert torch.isfinite(losses['loss'])
+    model.eval()
+    with torch.no_grad():
+        assert model.test_step(batch)[0].pred_score.shape == (2,)
+
+
+@pytest.fixture
+def image(tmp_path) -> Path:
+    """A dark image with one bright square of 9 x 9 pixels around (150, 40)."""
+    pixels = np.zeros((100, 240, 3), np.uint8)
+    pixels[36:45, 146:155] = 255
+    path = tmp_path / 'image.png'
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def test_a_pixel_of_the_image_is_found_in_the_centre_crop(image):
+    cfg = load_config(str(CONFIG))
+    cfg.test_dataloader.dataset.pipeline[1:2] = [
+        dict(type='ResizeEdge', scale=64, edge='short'),
+        dict(type='CenterCrop', crop_size=56),
+    ]
+    model = build_model(cfg).eval()
+    _, block = records.choose_block(model)
+    seen = records.record(model, sample_from_file(cfg, image), block)
+    assert seen.frames.shape == (1, 56, 56, 3)
+    rows, columns = np.nonzero(seen.frames[0].max(axis=2) > 128)
+    column, row = records.seen_pixel(seen, (150, 40))
+    assert column == pytest.approx(columns.mean(), abs=1)
+    assert row == pytest.approx(rows.mean(), abs=1)
+    assert records.attention_from(seen, (150, 40))['pairwise'].peak >= 1
+    with pytest.raises(OptionError, match='part of the image that the model sees'):
+        records.attention_from(seen, (20, 40))  # cropped away
+    for point in records.default_points(seen):
+        records.attention_from(seen, point)
+
+
+def test_tta_averages_the_scores_of_both_flips(image):
+    cfg = load_config(str(CONFIG))
+    model = build_model(cfg).eval()
+    samples = []
+    for flip in False, True:
+        pixels = np.array(Image.open(image))
+        Image.fromarray(pixels[:, ::-1] if flip else pixels).save(image)
+        samples.append(sample_from_file(cfg, image))
+    with torch.no_grad():
+        expected = sum(
+            model.test_step(pseudo_collate([sample]))[0].pred_score
+            for sample in samples
+        )
+    Image.fromarray(np.array(Image.open(image))[:, ::-1]).save(image)
+    toolbox_of(cfg).use_tta(cfg)
+    tta = build_model(cfg).eval()
+    tta.module.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        (result,) = tta.test_step(pseudo_collate([sample_from_file(cfg, image)]))
+    assert torch.allclose(result.pred_score, expected / 2, atol=1e-5)
+
+
+def test_a_tta_of_the_config_is_kept():
+    cfg = load_config(str(CONFIG))
+    cfg.tta_pipeline = ['own']
+    cfg.tta_model = ConfigDict(type='Own')
+    toolbox_of(cfg).use_tta(cfg)
+    assert cfg.test_dataloader.dataset.pipeline == ['own']
+    assert cfg.model.type == 'Own'
