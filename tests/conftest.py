@@ -22,7 +22,7 @@ TOOLBOX = dict(
     mmseg='mmseg|cityscapes|ade20k|pascal|segmentor',
     mmaction='mmaction|kinetics|c2d|recognizer',
     mmpose='mmpose|td.hm',
-    mmpretrain='mmpretrain|in1k',
+    mmpretrain='mmpretrain|/imagenet/',
 )
 
 

@@ -23,10 +23,18 @@ CONFIGS = sorted(
     path.relative_to(ROOT).as_posix() for path in (ROOT / 'configs').rglob('*.py')
 )
 
+#: What in the path of a config says that it needs a toolbox not always there.
+TOOLBOXES = {
+    'kinetics400|c2d': 'mmaction',
+    'td-hm': 'mmpose',
+    '/imagenet/|/resnet18': 'mmpretrain',
+}
+
 
 def load(path):
-    if re.search('kinetics400|c2d', path):
-        pytest.importorskip('mmaction')
+    for names, toolbox in TOOLBOXES.items():
+        if re.search(names, path):
+            pytest.importorskip(toolbox)
     cfg = copy.deepcopy(parse(path))
     init_default_scope(cfg.default_scope)
     return cfg
@@ -40,7 +48,8 @@ def parse(path):
 
 def build_backbone(cfg):
     """The backbone without memory: for its structure alone."""
-    with torch.device('meta'):
+    # MMPreTrain's ResNet computes numbers with tensors.
+    with torch.device('cpu' if cfg.default_scope == 'mmpretrain' else 'meta'):
         return MODELS.build(cfg.model.backbone)
 
 
@@ -88,6 +97,23 @@ def train_one_step(cfg, model):
         batch = dict(
             inputs=[torch.randint(0, 256, size, dtype=torch.uint8) for _ in range(2)],
             data_samples=[ActionDataSample().set_gt_label(label) for label in range(2)],
+        )
+    elif cfg.default_scope == 'mmpose':
+        from mmpose.testing import get_packed_inputs
+
+        size = cfg.codec.input_size
+        batch = get_packed_inputs(
+            num_keypoints=model.head.out_channels,
+            img_shape=size[::-1],
+            input_size=size,
+            heatmap_size=cfg.codec.heatmap_size,
+        )
+    elif cfg.default_scope == 'mmpretrain':
+        from mmpretrain.structures import DataSample
+
+        batch = dict(
+            inputs=[torch.randint(0, 256, (3, 64, 64)) for _ in range(2)],
+            data_samples=[DataSample().set_gt_label(label) for label in range(2)],
         )
     else:
         from mmengine.structures import PixelData
@@ -152,7 +178,8 @@ def test_config_starts_from_its_pretrained_file_and_trains_one_step(
     if not is_new:
         return
     names = set(hub.names_in(cfg.model))
-    assert len(names) == (0 if '/demo/' in path else 1)
+    # The demos and ResNet on ImageNet start from scratch.
+    assert len(names) == (0 if re.search('/demo/|/imagenet/', path) else 1)
     (file,) = [hub.write(torch_home, name) for name in names] or [None]
     model.init_weights()
     if file:
@@ -180,6 +207,8 @@ BACKBONES = [
     'slowonly/slowonly_imagenet-pretrained-r50-dnl-5blocks_8xb16-8x8x1-'
     'steplr-150e_kinetics400-rgb.py',
     'tsm/tsm_imagenet-pretrained-r50-nl-5blocks_8xb16-1x1x8-50e_kinetics400-rgb.py',
+    'pose/td-hm_res50-8convs-nl-head-c4_8xb64-210e_coco-256x192.py',
+    'imagenet/resnet50-nl-5blocks_8xb32_in1k.py',
 ]
 
 
@@ -232,7 +261,12 @@ PLACES = {
 VIDEO = [p for p in CONFIGS if p.split('/')[1] in ('c2d', 'i3d', 'slowonly', 'tsm')]
 
 
-@pytest.mark.parametrize('path', VIDEO + [p for p in CONFIGS if '/mask_rcnn/' in p])
+@pytest.mark.parametrize(
+    'path',
+    VIDEO
+    + [p for p in CONFIGS if '/mask_rcnn/' in p or '/imagenet/' in p]
+    + [p for p in CONFIGS if '/pose/' in p and '-nl-head_' not in p],
+)
 def test_blocks_stand_where_the_name_of_the_config_says(path):
     backbone = build_backbone(load(path))
     places = [
@@ -289,6 +323,29 @@ def test_video_configs_are_what_their_names_say(path):
     assert groups == (
         [4, 4, None, None, None] if long and blocks else [None] * len(blocks)
     )
+
+
+@pytest.mark.parametrize('path', [p for p in CONFIGS if '/pose/' in p and '8c' in p])
+def test_blocks_follow_every_two_of_eight_convolutions_of_a_head(path):
+    with torch.device('meta'):
+        model = MODELS.build(load(path).model)
+    names = [type(module).__name__ for module in model.head.conv_layers]
+    assert names == ['Conv2d', 'BatchNorm2d', 'ReLU'] * 8
+    # Before a convolution is after the ReLU in front of it.
+    convs = [f'conv_layers.{3 * number}' for number in (2, 4, 6)]
+    wanted = [*convs, 'final_layer'] if '-nl-head' in path else []
+    assert [name.rpartition('.')[0] for name in find_blocks(model.head)] == wanted
+
+
+@pytest.mark.parametrize('path', [p for p in CONFIGS if '/imagenet/' in p])
+def test_imagenet_configs_have_the_function_of_their_name(path):
+    for block in build_backbone(load(path)).modules():
+        if isinstance(block, _NonLocalNd):
+            mode = re.search('gaussian|dot-product|concatenation', path)
+            assert block.mode == (
+                mode[0].replace('-', '_') if mode else 'embedded_gaussian'
+            )
+            assert hasattr(block, 'temperature') == ('-dnl-' in path)
 
 
 @pytest.mark.parametrize('path', [p for p in VIDEO if '/c2d/' in p])
