@@ -120,3 +120,29 @@ def test_a_tta_of_the_config_is_kept():
     toolbox_of(cfg).use_tta(cfg)
     assert cfg.test_dataloader.dataset.pipeline == ['own']
     assert cfg.model.type == 'Own'
+
+
+def test_no_gradient_passes_the_head_of_a_vit_before_it_has_moved():
+    # said in docs/inserting.md; MMPreTrain's head starts with weights of zero
+    cfg = load_config('mmpretrain::vision_transformer/vit-base-p16_32xb128-mae_in1k.py')
+    cfg.model.train_cfg = None
+    cfg.model.head.in_channels = 192
+    cfg.model.backbone.update(
+        type='nl_plugins.WithBlocks',
+        base='VisionTransformer',
+        arch='deit-tiny',
+        blocks=[dict(type='nl_plugins.NonLocal2d', after='patch_embed.projection')],
+    )
+    model = build_model(cfg)
+    model.init_weights()
+    batch = toolbox_of(cfg).batch(model, (224, 224), 1)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    moved = []
+    for _ in range(2):
+        data = model.data_preprocessor(batch, training=True)
+        optimizer.zero_grad()
+        model(**data, mode='loss')['loss'].backward()
+        optimizer.step()
+        of_blocks = [p.grad for n, p in model.named_parameters() if 'conv_out' in n]
+        moved.append(any(gradient.any() for gradient in of_blocks))
+    assert moved == [False, True]
