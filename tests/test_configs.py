@@ -16,6 +16,9 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import load_checkpoint
 
+from nl_plugins.analysis.baselines import find_baseline, published_results
+from nl_plugins.engine.config import load_config
+
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group('configs')]
 
 ROOT = Path(__file__).parents[1]
@@ -209,6 +212,7 @@ BACKBONES = [
     'tsm/tsm_imagenet-pretrained-r50-nl-5blocks_8xb16-1x1x8-50e_kinetics400-rgb.py',
     'pose/td-hm_res50-8convs-nl-head-c4_8xb64-210e_coco-256x192.py',
     'imagenet/resnet50-nl-5blocks_8xb32_in1k.py',
+    'finetune/mask-rcnn_r50-dnl-c4_fpn_ft-blocks-4e_coco.py',
 ]
 
 
@@ -357,6 +361,42 @@ def test_the_frames_of_c2d_are_those_at_the_place_of_the_block(path):
     for block in backbone.modules():
         if isinstance(block, _NonLocalNd):
             assert block.num_frames == frames // (1 if '-c2_' in path else 2)
+
+
+FINETUNE = [p for p in CONFIGS if '/finetune/' in p]
+
+
+@pytest.mark.parametrize('path', FINETUNE)
+def test_fine_tuning_starts_from_the_published_model_without_blocks(path):
+    cfg = load(path)
+    upstream = find_baseline(str(ROOT / path))
+    assert cfg.load_from in [result.weights for result in published_results(upstream)]
+    # shorter than the training that it continues, with a tenth of its rate
+    before = load_config(upstream)
+    assert cfg.optim_wrapper.optimizer.lr == before.optim_wrapper.optimizer.lr / 10
+    for length in 'max_epochs', 'max_iters':
+        if length in cfg.train_cfg:
+            assert cfg.train_cfg[length] <= before.train_cfg[length] / 3
+            number = re.search(r'ft-(?:blocks-)?(\d+)(k|e)_', path)
+            steps = int(number[1]) * (1000 if number[2] == 'k' else 1)
+            assert cfg.train_cfg[length] == steps == cfg.param_scheduler[-1].end
+
+
+@pytest.mark.parametrize('path', FINETUNE)
+def test_fine_tuning_trains_blocks_with_the_rate_that_the_model_had(path):
+    cfg = load(path)
+    model = revert_sync_batchnorm(MODELS.build(cfg.model)).train()
+    optimizer = build_optim_wrapper(model, cfg.optim_wrapper).optimizer
+    names = {p: name for name, p in model.named_parameters()}
+    of_blocks = tuple(f'{name}.' for name in find_blocks(model))
+    assert bool(of_blocks) == ('-nl-' in path or '-dnl-' in path)
+    lr = cfg.optim_wrapper.optimizer.lr
+    for group in optimizer.param_groups:
+        for parameter in group['params']:
+            is_block = names[parameter].startswith(of_blocks or '-')
+            assert group['lr'] == pytest.approx(lr * (10 if is_block else 1))
+            assert parameter.requires_grad or not is_block
+            assert not parameter.requires_grad or is_block or '-blocks-' not in path
 
 
 SEGMENTATION = [

@@ -10,7 +10,7 @@ from torch import nn
 from ..errors import InsertionError
 from ..registry import MODELS
 from .initial_weights import init_weights
-from .insert import attach_block, build_block, run_first_forward
+from .insert import attach_block, blocks_of, build_block, run_first_forward
 from .places import parse_block
 from .probe import probe
 
@@ -19,6 +19,7 @@ from .probe import probe
 def WithBlocks(
     base: str | type,
     blocks: Sequence[dict] | Mapping[str, dict | None],
+    freeze_base: bool = False,
     **kwargs: Any,
 ) -> nn.Module:
     """Build a module and insert blocks into it.
@@ -59,6 +60,10 @@ def WithBlocks(
               times per forward, such as a head that levels share.
             - ``frozen=False``: trains the block in a frozen stage; True
               freezes it anywhere. By default it is frozen with its stage.
+        freeze_base (bool): Whether only blocks are trained, these and those
+            that parts of the base have: all other parameters get no
+            gradient, and their norms keep their statistics. Defaults to
+            False.
         kwargs: Arguments of ``base``.
 
     Returns:
@@ -66,15 +71,16 @@ def WithBlocks(
 
     Raises:
         InsertionError: If a place or a type does not exist, the channels are
-            unknown or do not match, or the target cannot hold a block (it
-            runs more than once per forward, or its tensor is none). A
-            ``ValueError``. For modules that do not run on an image alone,
-            such as heads, the first forward raises it.
+            unknown or do not match, the target cannot hold a block (it runs
+            more than once per forward, or its tensor is none), or
+            ``freeze_base`` leaves nothing to train. A ``ValueError``. For
+            modules that do not run on an image alone, such as heads, the
+            first forward raises it.
         ArgumentError: If a block does not take an argument. A
             ``TypeError``.
     """
     module = MMENGINE_MODELS.build(dict(type=base, **kwargs))
-    insert(module, blocks)
+    insert(module, blocks, freeze_base=freeze_base)
     return module
 
 
@@ -82,6 +88,7 @@ def insert(
     model: nn.Module,
     blocks: Sequence[dict] | Mapping[str, dict | None],
     example_input: Any = None,
+    freeze_base: bool = False,
 ) -> tuple[nn.Module, list[str]]:
     """Insert blocks into a model that is built.
 
@@ -102,6 +109,7 @@ def insert(
             shows the shapes at the places. Nothing is computed with it where
             its operators have a meta implementation. Defaults to None, an
             image, clip or sequence for the first convolution.
+        freeze_base (bool): As in :func:`WithBlocks`. Defaults to False.
 
     Returns:
         tuple[nn.Module, list[str]]: The model, and the full names of the
@@ -120,7 +128,8 @@ def insert(
         )
     insertions = [insertion for cfg in blocks for insertion in parse_block(model, cfg)]
     targets = {insertion.target for insertion in insertions}
-    calls = probe(model, targets, example_input) or {}
+    calls = probe(model, targets, example_input) if targets else None
+    calls = calls or {}
     # All blocks are built before the first one is attached, which changes its
     # target.
     built = [
@@ -142,11 +151,31 @@ def insert(
     if unprobed:
         # MMSegmentation calls forward() of its heads directly, without hooks.
         _wrap(model, 'forward', run_first_forward, unprobed)
-    if hasattr(model, 'init_weights'):
+    if names and hasattr(model, 'init_weights'):
         _wrap(model, 'init_weights', init_weights, names)
     if trained:
         _wrap(model, 'train', train, trained)
+    if freeze_base:
+        _freeze_all_but_blocks(model)
     return model, names
+
+
+def _freeze_all_but_blocks(model: nn.Module) -> None:
+    """Freeze what is no block, now and in every ``train`` of the model."""
+    trained = {
+        name: block
+        for name, block in blocks_of(model).items()
+        if any(p.requires_grad for p in block.parameters())
+    }
+    if not trained:
+        raise InsertionError(
+            f'freeze_base=True: the {type(model).__name__} has no block that '
+            'could be trained'
+        )
+    model.requires_grad_(False)
+    for block in trained.values():
+        block.requires_grad_(True)
+    _wrap(model, 'train', train_blocks_only, list(trained))
 
 
 def train(model: nn.Module, names: list[str], mode: bool = True) -> nn.Module:
@@ -154,6 +183,19 @@ def train(model: nn.Module, names: list[str], mode: bool = True) -> nn.Module:
     type(model).train(model, mode)
     for name in names:
         model.get_submodule(name).train(mode).requires_grad_(True)
+    return model
+
+
+def train_blocks_only(
+    model: nn.Module, names: list[str], mode: bool = True
+) -> nn.Module:
+    """Call ``train`` of a model, whose norms keep their statistics."""
+    type(model).train(model, mode)
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._NormBase):
+            module.eval()
+    for name in names:
+        model.get_submodule(name).train(mode)
     return model
 
 

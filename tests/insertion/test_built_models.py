@@ -199,3 +199,35 @@ def test_a_block_can_be_frozen_anywhere():
 def test_a_block_in_a_frozen_stage_is_frozen_with_a_warning():
     with pytest.warns(UserWarning, match='unless it has frozen=False'):
         nl_plugins.insert(FrozenNet(), [dict(type=NL, after='layer1.0')])
+
+
+def test_freeze_base_trains_the_blocks_alone(x):
+    bn = dict(norm_cfg=dict(type='BN'))
+    model, (first,) = nl_plugins.insert(Net(), [dict(type=NL, after='layer1.0', **bn)])
+    # what an inner insertion has added is trained too
+    model, (second,) = nl_plugins.insert(
+        model, [dict(type=NL, after='layer2.0', **bn)], freeze_base=True
+    )
+    model = copy.deepcopy(model).train()
+    randomize(model.get_submodule(first))
+    randomize(model.get_submodule(second))
+    blocks = (f'{first}.', f'{second}.')
+    before = copy.deepcopy(model.state_dict())
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    model(x).square().sum().backward()
+    optimizer.step()
+    moved = {
+        key for key, value in model.state_dict().items() if value.ne(before[key]).any()
+    }
+    # norms of the base keep their statistics, norms of blocks collect them
+    assert moved and all(key.startswith(blocks) for key in moved)
+    assert any('running_mean' in key for key in moved)
+    for name, parameter in model.named_parameters():
+        assert parameter.requires_grad == name.startswith(blocks)
+    assert model.training and not model.layer2[0].bn.training
+    assert model.eval() is model and not model.get_submodule(first).training
+
+
+def test_freeze_base_without_a_block_is_refused():
+    with pytest.raises(ValueError, match='Net has no block that could be trained'):
+        nl_plugins.insert(Net(), [], freeze_base=True)
