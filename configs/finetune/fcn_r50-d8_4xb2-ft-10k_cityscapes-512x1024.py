@@ -11,3 +11,5 @@ param_scheduler = [
     dict(type='PolyLR', eta_min=1e-5, power=0.9, begin=0, end=10000, by_epoch=False)
 ]
 default_hooks = dict(checkpoint=dict(interval=1000))
+# of the base config: 4 GPUs with 2 images each
+auto_scale_lr = dict(enable=False, base_batch_size=8)

@@ -113,8 +113,10 @@ def _rates(runner: Runner) -> Iterator[tuple[nn.Parameter, Rate]]:
     scaling = runner.cfg.get('auto_scale_lr') or {}
     scale = 1.0
     if scaling.get('enable'):  # as Runner.scale_lr does
-        batch = runner.train_dataloader.batch_size * get_world_size()
-        scale = batch / scaling['base_batch_size']
+        loader = runner.train_dataloader
+        # None where a config has a batch sampler, as MMDetection's
+        batch = loader.batch_size or loader.batch_sampler.batch_size
+        scale = batch * get_world_size() / scaling['base_batch_size']
     for one in wrappers:
         base = one.optimizer.defaults.get('lr') or 1.0
         for group in one.param_groups:

@@ -20,7 +20,7 @@ import pytest
 import tiny_coco
 import torch
 
-from nl_plugins.engine.config import load_config
+from nl_plugins.engine.config import build_model, load_config
 
 pytestmark = pytest.mark.slow
 
@@ -144,6 +144,35 @@ def test_coco(folder, torch_home):
     # the name of the last epoch of a whole training
     (trained / 'epoch_2.pth').rename(trained / 'epoch_12.pth')
     assert 'Epoch(test) [2/2]' in run(test, folder, torch_home, **size)
+
+
+def test_fine_tuning_of_the_blocks_alone(folder, torch_home):
+    tiny_coco.write(folder / 'data/coco', num_train=2)
+    hub.write(torch_home, 'torchvision://resnet50')
+    config = ROOT / 'configs/finetune/mask-rcnn_r50-nl-c4_fpn_ft-blocks-4e_coco.py'
+    published = load_config(str(config)).load_from
+    upstream = build_model(load_config('mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'))
+    file = hub.write(torch_home, published, upstream.state_dict())
+    scale = (SIZE, SIZE)
+    command = f'python tools/train.py configs/finetune/{config.name} --auto-scale-lr'
+    output = run(
+        command,
+        folder,
+        torch_home,
+        train_cfg__max_epochs=1,
+        train_dataloader__dataset__pipeline__2__scale=scale,
+        val_dataloader__dataset__pipeline__1__scale=scale,
+    )
+    checkpoint = work_dir(folder, command) / 'epoch_1.pth'
+    state = torch.load(checkpoint)['state_dict']
+    # norms too: nothing but the block has changed
+    assert all(torch.equal(state[key], value) for key, value in file.items())
+    assert {key for key in state if key not in file} == {
+        key for key in state if '.non_local_block.' in key
+    }
+    assert block_of(checkpoint).any()
+    # the table of the blocks, with the learning rate as a multiple
+    assert re.search(r'layer3\.5\.non_local_block .* yes +10 ', output), output
 
 
 def test_cityscapes(folder, torch_home):
