@@ -35,11 +35,12 @@ def row(place: Place, names: set[str]) -> list[str]:
     name = '. ' * place.name.count('.') + name if parent in names else place.name
     cells = [name, place.module_type, shape]
     if place.obstacle:
-        return [*cells, place.obstacle, '', '']
+        return [*cells, place.obstacle, '', '', '']
     return [
         *cells,
         place.block,
         f'{place.parameters / 1e6:.3g} M',
+        f'{place.flops / 1e9:.3g} G',
         f'{place.stored / 2**20:.3g} MiB',
     ]
 
@@ -52,7 +53,7 @@ def main() -> None:
         model = build_model(cfg)
         example = example_input(cfg, model, shape)
         found = nl_plugins.places(model, example, args.block, args.depth)
-    head = ['after', 'module', 'output', 'block, or why not', 'parameters']
+    head = ['after', 'module', 'output', 'block, or why not', 'parameters', 'FLOPs']
     show(
         Table(
             f'Places at {" x ".join(map(str, shape))}, batch 1',

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from .. import blocks
 from ..errors import InsertionError
@@ -29,6 +30,8 @@ class Place(NamedTuple):
         obstacle (str): Why a block cannot be inserted there, ``''`` if it can.
         block (str): Class of the block, with its layout if it is needed.
         parameters (int): Of the block.
+        flops (int): Of a forward, a multiplication with its addition counting as
+            one.
         stored (int): Bytes that it stores for the backward pass, in float32.
     """
 
@@ -38,6 +41,7 @@ class Place(NamedTuple):
     obstacle: str = ''
     block: str = ''
     parameters: int = 0
+    flops: int = 0
     stored: int = 0
 
 
@@ -128,6 +132,9 @@ def _costs(
     stored = 4 * (sum(t.numel() for t in tensors) + attended)
     if query is not None and key is not None:
         stored += BACKENDS['fused'].memory(query, key, value)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        block(x)
+    flops = counter.get_total_flops() // 2  # it counts both as two
     text = type(block).__name__ + (f', layout={layout!r}' if layout else '')
     parameters = sum(p.numel() for p in block.parameters())
-    return Place(name, module_type, shape, '', text, parameters, stored)
+    return Place(name, module_type, shape, '', text, parameters, flops, stored)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from mmengine.analysis import FlopAnalyzer
 from torch import nn
 
 import nl_plugins
@@ -43,6 +44,8 @@ def test_costs_are_those_of_the_block(found):
         place = found[name]
         assert not place.obstacle
         assert place.parameters == sum(p.numel() for p in block.parameters())
+        analyzer = FlopAnalyzer(block.eval(), torch.zeros(place.shape))
+        assert place.flops == analyzer.unsupported_ops_warnings(False).total() > 0
     assert found['linear'].block == "NonLocal1d, layout='BNC'"
     # query, key, value and output of 96 positions, and the copies with padding
     assert found['stem.0'].stored == 4 * 96 * 4 * 4 + 4 * 96 * 8 * 3
