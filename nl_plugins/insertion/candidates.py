@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from .. import blocks
 from ..errors import InsertionError
-from ..functional.backends import BACKENDS
+from ..functional.backends import BACKENDS, use_backend
 from .insert import blocks_of, build_block
 from .places import Insertion, resolve_place
 from .probe import Call, probe
@@ -132,8 +132,10 @@ def _costs(
     stored = 4 * (sum(t.numel() for t in tensors) + attended)
     if query is not None and key is not None:
         stored += BACKENDS['fused'].memory(query, key, value)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        block(x)
+    # the naive backend: without the padding of the fused one
+    with torch.no_grad(), use_backend('naive'):
+        with FlopCounterMode(display=False) as counter:
+            block(x)
     flops = counter.get_total_flops() // 2  # it counts both as two
     text = type(block).__name__ + (f', layout={layout!r}' if layout else '')
     parameters = sum(p.numel() for p in block.parameters())
