@@ -51,6 +51,8 @@ def build_visualizer(cfg: Config, save_dir: str, dataset_meta: dict) -> Visualiz
     options |= dict(name=f'attention in {save_dir}', save_dir=save_dir)
     visualizer = VISUALIZERS.build(options)
     visualizer.dataset_meta = dataset_meta
+    if 'skeleton_links' in dataset_meta:  # MMPose's, of another signature elsewhere
+        visualizer.set_dataset_meta(dataset_meta)
     return visualizer
 
 
@@ -94,13 +96,14 @@ def plot_attention(
     """
     _, module = choose_block(model, block)
     seen = record(model, data, module)
+    painter = Visualizer()  # MMPose's own paints text in another way
     middle = len(seen.frames) // 2
     for number, point in enumerate(points or default_points(seen)):
         maps = {
             f'{term}, peak {found.peak:.3g} x mean': found
             for term, found in attention_from(seen, point, middle).items()
         }
-        panels = _panels(visualizer, seen, point, middle, maps)
+        panels = _panels(painter, seen, point, middle, maps)
         # images side by side, the strips of a video on one another
         picture = np.concatenate(panels, axis=int(len(seen.frames) == 1))
         visualizer.add_image(f'{name}_point{number}', picture, step)
@@ -111,7 +114,7 @@ def plot_attention(
     lines = describe_change(
         seen.result, without, visualizer.dataset_meta.get('classes')
     )
-    _plot_change(visualizer, seen, without, lines, name, step)
+    _plot_change(visualizer, painter, seen, without, lines, name, step)
     visualizer.dataset_meta = meta
     return lines
 
@@ -158,7 +161,7 @@ def compare_attention(
     Raises:
         OptionError: As :func:`attention_maps`.
     """
-    visualizer = Visualizer()
+    painter = Visualizer()
     rows = []
     for file, point in queries:
         panels: list[np.ndarray] = []
@@ -167,7 +170,7 @@ def compare_attention(
             maps = {f'{name}: {term}': found[term] for term in found}
             last = len(seen.frames) - 1
             # the input once
-            panels += _panels(visualizer, seen, point, last, maps)[bool(panels) :]
+            panels += _panels(painter, seen, point, last, maps)[bool(panels) :]
         rows.append(np.concatenate(panels, axis=int(last == 0)))
     mmcv.imwrite(mmcv.rgb2bgr(np.concatenate(rows)), str(path))
 
@@ -210,7 +213,7 @@ def name_all_classes(meta: dict | None, *results: BaseDataElement) -> dict:
 
 
 def _panels(
-    visualizer: Visualizer,
+    painter: Visualizer,
     seen: Record,
     point: tuple[float, float],
     frame: int,
@@ -233,13 +236,13 @@ def _panels(
     title = 'query'
     if count > 1:
         title += f' in frame {frame + 1} of {count}'
-    panels = [_titled(visualizer, strip, title, mark)]
+    panels = [_titled(painter, strip, title, mark)]
     for title, found in maps.items():
         # one scale of colours for all frames
         weights = np.concatenate(list(found.weights[shown]), axis=1)
         weights = cv2.resize(weights, strip.shape[1::-1])
-        heat = visualizer.draw_featmap(torch.from_numpy(weights)[None], strip)
-        panels.append(_titled(visualizer, heat, title, mark))
+        heat = painter.draw_featmap(torch.from_numpy(weights)[None], strip)
+        panels.append(_titled(painter, heat, title, mark))
     return panels
 
 
@@ -256,18 +259,19 @@ def _fitted(image: np.ndarray) -> np.ndarray:
 
 
 def _titled(
-    visualizer: Visualizer, image: np.ndarray, title: str, mark: np.ndarray
+    painter: Visualizer, image: np.ndarray, title: str, mark: np.ndarray
 ) -> np.ndarray:
     """A picture with a cross at a position and a title above it."""
     bar = np.full((_TITLE, image.shape[1], 3), 255, np.uint8)
-    visualizer.set_image(np.concatenate([bar, image]))
-    visualizer.draw_texts(title, np.array([4, 3]), 9, 'black')
-    visualizer.draw_points(mark + [0, _TITLE], 'lime', '+', np.array([120]))
-    return visualizer.get_image()
+    painter.set_image(np.concatenate([bar, image]))
+    painter.draw_texts(title, np.array([4, 3]), 9, 'black')
+    painter.draw_points(mark + [0, _TITLE], 'lime', '+', np.array([120]))
+    return painter.get_image()
 
 
 def _plot_change(
     visualizer: Visualizer,
+    painter: Visualizer,
     seen: Record,
     without: BaseDataElement,
     lines: list[str],
@@ -277,10 +281,10 @@ def _plot_change(
     """The predictions with and without the block."""
     if 'pred_score' in without:  # classes of an image or a video
         page = np.full((_TITLE * (len(lines) + 1), 560, 3), 255, np.uint8)
-        visualizer.set_image(page)
+        painter.set_image(page)
         for number, line in enumerate(lines):
-            visualizer.draw_texts(line, np.array([8, _TITLE * number + 8]), 10, 'black')
-        visualizer.add_image(f'{name}_change', visualizer.get_image(), step)
+            painter.draw_texts(line, np.array([8, _TITLE * number + 8]), 10, 'black')
+        visualizer.add_image(f'{name}_change', painter.get_image(), step)
         return
     height, width = without.ori_shape[:2]
     if 'input_center' in without:  # a person, not the whole image
@@ -297,7 +301,7 @@ def _plot_change(
         _probabilities(result.seg_logits.data) for result in (seen.result, without)
     )
     change = (one - other).abs().sum(dim=0, keepdim=True).cpu() / 2
-    visualizer.add_image(f'{name}_change', visualizer.draw_featmap(change, image), step)
+    visualizer.add_image(f'{name}_change', painter.draw_featmap(change, image), step)
 
 
 def _probabilities(logits: torch.Tensor) -> torch.Tensor:

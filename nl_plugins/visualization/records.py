@@ -282,7 +282,11 @@ def default_points(seen: Record, most: int = 4) -> list[tuple[float, float]]:
     found = seen.result.get('pred_instances')
     if found is not None and 'keypoints' in found:
         best = found.keypoint_scores[0].argsort()[::-1][:most]
-        return [(float(x), float(y)) for x, y in found.keypoints[0][best]]
+        # half of a pixel of the heatmap may lie outside
+        inside = np.clip(
+            found.keypoints[0][best], (left, top), (left + width - 1, top + height - 1)
+        )
+        return [(float(x), float(y)) for x, y in inside]
     if found is not None:
         boxes = found.bboxes[found.scores.argsort(descending=True)]
         # some detectors of masks leave their boxes empty

@@ -13,8 +13,8 @@ from nl_plugins.analysis.complexity import input_shape, measure_complexity
 from nl_plugins.engine.config import build_model, load_config
 from nl_plugins.errors import OptionError
 from nl_plugins.toolboxes import toolbox_of
-from nl_plugins.visualization import records
-from nl_plugins.visualization.samples import sample_from_file
+from nl_plugins.visualization import attention, records
+from nl_plugins.visualization.samples import load_model, sample_from_file
 
 pytest.importorskip('mmpose')
 pytestmark = pytest.mark.slow
@@ -89,8 +89,11 @@ def test_a_pixel_of_the_image_is_found_in_the_box(image):
     left, top, width, _ = seen.window
     with pytest.raises(OptionError, match=f'from {left:.0f}, {top:.0f}'):
         records.attention_from(seen, (left + width + 1, 20))
+    # the keypoint, which may be half of a pixel of the heatmap outside
     (point,) = records.default_points(seen)
-    assert point == pytest.approx(seen.result.pred_instances.keypoints[0, 0])
+    keypoint = seen.result.pred_instances.keypoints[0, 0]
+    assert point == pytest.approx(keypoint, abs=8)
+    records.attention_from(seen, point)
 
 
 def test_the_change_is_in_pixels(image):
@@ -103,3 +106,18 @@ def test_the_change_is_in_pixels(image):
     other.pred_instances.keypoints = one.pred_instances.keypoints + [3, 4]
     (line,) = records.describe_change(one, other)
     assert line.startswith('keypoints move by 5.0 px, at most 5.0 px; ')
+
+
+def test_pictures(image, tmp_path):
+    cfg = load_config(str(CONFIG))
+    checkpoint = tmp_path / 'model.pth'
+    torch.save(dict(state_dict=build_model(cfg).state_dict()), checkpoint)
+    model = load_model(str(CONFIG), str(checkpoint))
+    visualizer = attention.build_visualizer(
+        model.cfg, str(tmp_path), model.dataset_meta
+    )
+    sample = sample_from_file(model.cfg, image)
+    attention.plot_attention(model, sample, visualizer, 'image')
+    pictures = (tmp_path / 'vis_data/vis_image').glob('image_*_0.png')
+    names = {path.stem[len('image_') : -len('_0')] for path in pictures}
+    assert names == {'point0', 'with_block', 'without_block'}

@@ -13,8 +13,8 @@ from nl_plugins.analysis.complexity import input_shape, measure_complexity
 from nl_plugins.engine.config import build_model, load_config
 from nl_plugins.errors import OptionError
 from nl_plugins.toolboxes import toolbox_of
-from nl_plugins.visualization import records
-from nl_plugins.visualization.samples import sample_from_file
+from nl_plugins.visualization import attention, records
+from nl_plugins.visualization.samples import load_model, sample_from_file
 
 pytest.importorskip('mmpretrain')
 pytestmark = pytest.mark.slow
@@ -146,3 +146,18 @@ def test_no_gradient_passes_the_head_of_a_vit_before_it_has_moved():
         of_blocks = [p.grad for n, p in model.named_parameters() if 'conv_out' in n]
         moved.append(any(gradient.any() for gradient in of_blocks))
     assert moved == [False, True]
+
+
+def test_pictures(image, tmp_path):
+    cfg = load_config(str(CONFIG))
+    checkpoint = tmp_path / 'model.pth'
+    torch.save(dict(state_dict=build_model(cfg).state_dict()), checkpoint)
+    model = load_model(str(CONFIG), str(checkpoint))
+    visualizer = attention.build_visualizer(
+        model.cfg, str(tmp_path), model.dataset_meta
+    )
+    sample = sample_from_file(model.cfg, image)
+    attention.plot_attention(model, sample, visualizer, 'image')
+    pictures = (tmp_path / 'vis_data/vis_image').glob('image_*_0.png')
+    names = {path.stem[len('image_') : -len('_0')] for path in pictures}
+    assert names == {'point0', 'point1', 'point2', 'point3', 'change'}

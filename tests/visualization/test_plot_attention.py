@@ -202,7 +202,7 @@ def test_strips_of_a_long_clip(monkeypatch):
         torch.zeros(1, 4, 20, 2, 2),
         frames.repeat(64, 1).repeat(120, 2).repeat(3, 3),
         (64, 120),
-        (64, 120),
+        (0, 0, 120, 64),
         BaseDataElement(),
     )
     weights = np.zeros((20, 64, 120), np.float32)
