@@ -35,7 +35,7 @@ dataset = dict(
     classes=['orange', 'blue'],
 )
 train_dataloader = dict(
-    batch_size=16,
+    batch_size=8,
     num_workers=1,
     dataset=dict(dataset, data_prefix='train', pipeline=train_pipeline),
 )
@@ -48,10 +48,10 @@ test_dataloader = val_dataloader
 val_evaluator = dict(topk=(1,))
 test_evaluator = val_evaluator
 
-train_cfg = dict(max_epochs=8)
+train_cfg = dict(max_epochs=12)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=50),
-    dict(type='MultiStepLR', by_epoch=True, milestones=[6], gamma=0.1),
+    dict(type='MultiStepLR', by_epoch=True, milestones=[10], gamma=0.1),
 ]
 optim_wrapper = dict(
     optimizer=dict(_delete_=True, type='AdamW', lr=1e-3, weight_decay=0.01),
@@ -65,5 +65,5 @@ optim_wrapper = dict(
     ),
 )
 default_hooks = dict(
-    logger=dict(interval=10), checkpoint=dict(interval=8, max_keep_ckpts=2)
+    logger=dict(interval=10), checkpoint=dict(interval=12, max_keep_ckpts=2)
 )

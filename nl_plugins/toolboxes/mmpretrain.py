@@ -7,6 +7,7 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 from torch import nn
 
+from ..errors import OptionError
 from .base import Metric, Toolbox, random_bytes, unwrap_datasets, visualization_hook
 
 
@@ -50,6 +51,11 @@ class MMPreTrain(Toolbox):
             hook.out_dir = os.path.abspath(show_dir)
 
     def use_tta(self, cfg: Config) -> None:
+        if cfg.get('default_hooks', {}).get('visualization', {}).get('enable'):
+            raise OptionError(
+                '--show and --show-dir of MMPreTrain are without --tta: its hook '
+                'takes one view of an image'
+            )
         # The defaults of MMPreTrain's own tool.
         dataset = unwrap_datasets(cfg.test_dataloader.dataset)[0]
         *transforms, pack = copy.deepcopy(dataset.pipeline)

@@ -113,6 +113,13 @@ def test_tta_averages_the_scores_of_both_flips(image):
     assert torch.allclose(result.pred_score, expected / 2, atol=1e-5)
 
 
+def test_pictures_of_several_views_are_refused():
+    cfg = load_config(str(CONFIG))
+    toolbox_of(cfg).use_visualization(cfg, False, 'pictures', 0)
+    with pytest.raises(OptionError, match='without --tta'):
+        toolbox_of(cfg).use_tta(cfg)
+
+
 def test_a_tta_of_the_config_is_kept():
     cfg = load_config(str(CONFIG))
     cfg.tta_pipeline = ['own']
