@@ -160,13 +160,15 @@ def find_queries(root: str | Path) -> list[tuple[Path, tuple[float, float]]]:
 
     Returns:
         list[tuple[Path, tuple[float, float]]]: For each class, the first
-        image for validation and the pixel (column, row) in the middle of its
-        grey patch.
+        image for validation and the pixel (column, row) in the middle of the
+        patch that matches.
     """
-    queries = []
-    for name in CLASSES:
-        path = min((Path(root) / 'val' / name).iterdir())
-        image = mmcv.imread(str(path)).astype(int)
-        is_grey = (image.min(axis=2) > 130).nonzero()
-        queries.append((path, (float(is_grey[1].mean()), float(is_grey[0].mean()))))
-    return queries
+    folder = Path(root)
+    path = folder / 'annotations' / 'person_keypoints_val.json'
+    content = json.loads(path.read_text())
+    queries = {}
+    for image, annotation in zip(content['images'], content['annotations']):
+        name = image['file_name']
+        point = tuple(annotation['keypoints'][:2])
+        queries.setdefault(name.split('/')[0], (folder / 'val' / name, point))
+    return [queries[name] for name in CLASSES]

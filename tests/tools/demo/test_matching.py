@@ -90,11 +90,12 @@ def test_same_arguments_give_the_same_bytes(dataset, tmp_path):
     assert files(tmp_path / 'a') == files(dataset)
 
 
-def test_queries_are_in_the_grey_patch_of_each_class(dataset):
+def test_queries_are_in_the_matching_patch_of_each_class(dataset):
     queries = matching.find_queries(dataset)
     assert [path.parent.name for path, _ in queries] == list(matching.CLASSES)
     for path, (x, y) in queries:
-        rows, columns = look(mmcv.imread(path, channel_order='rgb'))['grey'][0]
+        seen = look(mmcv.imread(path, channel_order='rgb'))
+        rows, columns = seen[path.parent.name][0]
         assert columns.start <= x < columns.stop and rows.start <= y < rows.stop
 
 
