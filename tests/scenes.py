@@ -43,3 +43,10 @@ def columns_seen(model):
     columns = image.grad.abs().sum(dim=(0, 1, 2)).nonzero().flatten()
     stride = image.shape[3] // features.shape[3]
     return columns, column * stride, stride
+
+
+def stripes(patch):
+    """'vertical' or 'horizontal', by the direction of the changes."""
+    bright = patch.max(axis=2).astype(float)
+    across, down = (np.abs(np.diff(bright, axis=d)).mean() for d in (1, 0))
+    return 'vertical' if across > down else 'horizontal'

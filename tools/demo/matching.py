@@ -37,7 +37,7 @@ import mmcv
 import numpy as np
 
 from .scene import HEIGHT, LAMP_COLOURS, WIDTH, sample_balanced
-from .video import PATCH, draw_patch
+from .video import PATCH, draw_patch, place_patches
 
 CLASSES = ('orange', 'blue')
 #: Smallest horizontal gap in pixels between the grey patch and the others.
@@ -125,23 +125,7 @@ def sample_example(rng: np.random.Generator, kind: int) -> Example:
         Example: The image and what it shows.
     """
     label, vertical = kind & 1, kind >> 1 & 1
-    # one above the other on the left, then mirrored or not
-    rows = rng.permutation(
-        [
-            int(rng.integers(0, HEIGHT // 2 - PATCH + 1)),
-            int(rng.integers(HEIGHT // 2, HEIGHT - PATCH + 1)),
-        ]
-    ).tolist()
-    columns = rng.integers(0, 9, 2).tolist()
-    left = max(columns) + PATCH + MIN_DISTANCE
-    grey = (
-        int(rng.integers(left, WIDTH - PATCH + 1)),
-        int(rng.integers(0, HEIGHT - PATCH + 1)),
-    )
-    patches = (*zip(columns, rows), grey)
-    if rng.random() < 0.5:
-        patches = tuple((WIDTH - PATCH - x, y) for x, y in patches)
-
+    patches = place_patches(rng, HEIGHT, WIDTH, MIN_DISTANCE)
     image = np.full((HEIGHT, WIDTH, 3), rng.uniform(20, 60))
     match, other, grey = patches
     draw_patch(image, match, vertical, LAMP_COLOURS[label])

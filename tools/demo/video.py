@@ -108,25 +108,7 @@ def sample_clip(rng: np.random.Generator, kind: int) -> Clip:
         Clip: The video and what it shows.
     """
     label, vertical, far = kind & 1, kind >> 1 & 1, kind >> 2 & 1
-    # one above the other on the left, then mirrored or not
-    rows = rng.permutation(
-        [
-            int(rng.integers(0, HEIGHT // 2 - PATCH + 1)),
-            int(rng.integers(HEIGHT // 2, HEIGHT - PATCH + 1)),
-        ]
-    ).tolist()
-    columns = rng.integers(0, 9, 2).tolist()
-    match, other = zip(columns, rows)
-    grey = match
-    if far:
-        left = max(columns) + PATCH + MIN_DISTANCE
-        grey = (
-            int(rng.integers(left, WIDTH - PATCH + 1)),
-            int(rng.integers(0, HEIGHT - PATCH + 1)),
-        )
-    patches = match, other, grey
-    if rng.random() < 0.5:
-        patches = tuple((WIDTH - PATCH - x, y) for x, y in patches)
+    patches = place_patches(rng, HEIGHT, WIDTH, MIN_DISTANCE if far else None)
 
     frames = np.full((NUM_FRAMES, HEIGHT, WIDTH, 3), rng.uniform(20, 60))
     match, other, grey = patches
@@ -138,6 +120,43 @@ def sample_clip(rng: np.random.Generator, kind: int) -> Clip:
     frames += rng.normal(0, 6, frames.shape)
     frames = frames.clip(0, 255).round().astype(np.uint8)
     return Clip(label, frames, patches)
+
+
+def place_patches(
+    rng: np.random.Generator, height: int, width: int, gap: int | None
+) -> tuple[tuple[int, int], ...]:
+    """Sample the places of three patches in an image.
+
+    Args:
+        rng (numpy.random.Generator): Source of everything.
+        height (int): Of the image.
+        width (int): Of the image.
+        gap (int, optional): Smallest horizontal gap between the third patch
+            and the others, in pixels. None puts it where the first is.
+
+    Returns:
+        tuple[tuple[int, int], ...]: Corners ``(x, y)``.
+    """
+    # two above each other on the left, then mirrored or not
+    rows = rng.permutation(
+        [
+            int(rng.integers(0, height // 2 - PATCH + 1)),
+            int(rng.integers(height // 2, height - PATCH + 1)),
+        ]
+    ).tolist()
+    columns = rng.integers(0, 9, 2).tolist()
+    first, second = zip(columns, rows)
+    third = first
+    if gap is not None:
+        left = max(columns) + PATCH + gap
+        third = (
+            int(rng.integers(left, width - PATCH + 1)),
+            int(rng.integers(0, height - PATCH + 1)),
+        )
+    patches = first, second, third
+    if rng.random() < 0.5:
+        patches = tuple((width - PATCH - x, y) for x, y in patches)
+    return patches
 
 
 def draw_patch(

@@ -11,7 +11,7 @@ import torch
 from demo import matching
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
-from scenes import columns_seen, files
+from scenes import columns_seen, files, stripes
 
 CONFIGS = Path(__file__).parents[3] / 'configs' / 'demo'
 COUNTS = dict(train=16, val=8)
@@ -28,13 +28,6 @@ def patch_of(mask):
     """Rows and columns of a patch, without its dark stripes at the edges."""
     rows, columns = np.nonzero(mask)
     return slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1)
-
-
-def stripes(patch):
-    """'vertical' or 'horizontal', by the direction of the changes."""
-    bright = patch.max(axis=2).astype(float)
-    across, down = (np.abs(np.diff(bright, axis=d)).mean() for d in (1, 0))
-    return 'vertical' if across > down else 'horizontal'
 
 
 def look(image):

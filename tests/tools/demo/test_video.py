@@ -9,6 +9,7 @@ import torch
 from demo import video
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
+from scenes import stripes
 
 decord = pytest.importorskip('decord')
 
@@ -31,13 +32,6 @@ def clips_of(root, subset):
         name, label = line.split()
         reader = decord.VideoReader(f'{root}/videos_{subset}/{name}')
         yield int(label), reader.get_batch(range(len(reader))).asnumpy()
-
-
-def stripes(patch):
-    """'vertical' or 'horizontal', by the direction of the changes."""
-    bright = patch.max(axis=2).astype(float)
-    across, down = (np.abs(np.diff(bright, axis=d)).mean() for d in (1, 0))
-    return 'vertical' if across > down else 'horizontal'
 
 
 def bright(frame):
