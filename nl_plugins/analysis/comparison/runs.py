@@ -15,7 +15,8 @@ from mmengine.config import Config
 
 from ...toolboxes import TOOLBOXES, Metric
 
-_KNOWN = {
+#: The toolboxes' own, in percent, by their keys in the records.
+KNOWN_METRICS = {
     metric.key: metric for toolbox in TOOLBOXES.values() for metric in toolbox.metrics
 }
 
@@ -73,7 +74,7 @@ class Run:
             there; otherwise every number.
         """
         found = {key: value for record in self.val for key, value in record.items()}
-        known = [_KNOWN[key] for key in _KNOWN if key in found]
+        known = [KNOWN_METRICS[key] for key in KNOWN_METRICS if key in found]
         times = {'iteration', 'step', 'time', 'data_time'}
         return known or [
             Metric(key, key)

@@ -9,7 +9,14 @@ from typing import Any
 from ..tables import Table, write_csv
 from .costs import PHASES
 from .models import Comparison, Group, Model
-from .runs import Metric, Run, best, describe_difference, mean_and_spread
+from .runs import (
+    KNOWN_METRICS,
+    Metric,
+    Run,
+    best,
+    describe_difference,
+    mean_and_spread,
+)
 
 
 def tables(comparison: Comparison, group: Group) -> list[Table]:
@@ -225,7 +232,7 @@ def _reached(
     values = [found for run in runs if (found := run.values(metric))]
     if not values:
         return '', '', ''
-    digits = 1 if metric.factor != 1 or metric.name == 'mIoU' else 3
+    digits = 1 if metric.key in KNOWN_METRICS else 3
     last = [found[-1] for found in values]
     other = [found[-1] for run in baseline if (found := run.values(metric))]
     gain = ''
