@@ -20,7 +20,10 @@ def describe_blocks(model: dict, path: str = '') -> Iterator[str]:
     inside = f' of {path}' if path else ''
     kind = _type_name(model)
     if kind == 'nl_plugins.WithBlocks':
-        for block in model['blocks']:
+        blocks = model['blocks']
+        if isinstance(blocks, dict):  # with names, of which some are removed
+            blocks = filter(None, blocks.values())
+        for block in blocks:
             place = 'before' if 'before' in block else 'after'
             places = block[place]
             if not isinstance(places, str):

@@ -85,3 +85,14 @@ def test_a_head_may_be_a_class():
     assert list(describe_blocks(dict(type=NLHead, use_scale=False))) == [
         'NLHead (use_scale=False)'
     ]
+
+
+def test_blocks_with_names_are_described_without_the_removed_ones():
+    model = dict(
+        type='nl_plugins.WithBlocks',
+        base='ResNet',
+        blocks=dict(
+            c3=None, c4=dict(type='nl_plugins.NonLocal2d', before='layer3.-1')
+        ),
+    )
+    assert list(describe_blocks(model)) == ['NonLocal2d before layer3.-1']
