@@ -13,16 +13,21 @@ from rich.markup import escape
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text under a head, with a title above and a remark below."""
+    """Rows of text under a head, with a title above and a remark below.
+
+    Warnings stand between the title and the rows.
+    """
 
     title: str
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
     remark: str = ''
+    warnings: Sequence[str] = ()
 
     def to_markdown(self) -> str:
         """Format the table as Markdown that is also readable as it is."""
         parts = [f'### {self.title}'] * bool(self.title)
+        parts += [f'**Warning:** {warning}' for warning in self.warnings]
         parts.append(markdown_table(self.head, self.rows))
         return '\n\n'.join(parts + [self.remark] * bool(self.remark))
 
@@ -63,6 +68,8 @@ def show(*parts: Table | str) -> None:
         if isinstance(part, str):
             console.print(escape(part), highlight=False)
             continue
+        for warning in part.warnings:
+            console.print(f'[bold]Warning:[/bold] {escape(warning)}', highlight=False)
         table = rich.table.Table(title=escape(part.title), caption=escape(part.remark))
         for name in part.head:
             table.add_column(escape(name), overflow='fold')

@@ -20,7 +20,7 @@ from ..checkpoints.load import (
 )
 from ..compat.mmcv import replace_mmsyncbn
 from ..errors import OptionError
-from ..toolboxes import toolbox_of
+from ..toolboxes import installed_versions, toolbox_of
 from .block_training import BlockTrainingHook
 from .checks import check_datasets
 
@@ -70,6 +70,7 @@ def train(
         check_checkpoint_exists(resume)
         cfg.resume, cfg.load_from = True, resume
     runner = _build_runner(cfg)
+    print_log(f'Versions: {installed_versions()}', logger='current')
     runner.register_hook(BlockTrainingHook())
     if runner._resume:
         runner.register_hook(CheckpointFitHook())

@@ -3,6 +3,8 @@
 To add a toolbox, write a module with its adapter and list it here.
 """
 
+from importlib import metadata
+
 from mmengine.config import Config
 
 from .base import Metric, Toolbox
@@ -12,7 +14,7 @@ from .mmpose import MMPose
 from .mmpretrain import MMPreTrain
 from .mmseg import MMSegmentation
 
-__all__ = ['Metric', 'TOOLBOXES', 'Toolbox', 'toolbox_of']
+__all__ = ['Metric', 'TOOLBOXES', 'Toolbox', 'installed_versions', 'toolbox_of']
 
 #: The adapters by the name of the toolbox's package.
 TOOLBOXES: dict[str, Toolbox] = {
@@ -42,3 +44,20 @@ def toolbox_of(cfg: Config) -> Toolbox:
         dataset = (cfg.get('test_dataloader') or {}).get('dataset', {})
         name = getattr(dataset.get('type'), '__module__', '').split('.')[0]
     return TOOLBOXES.get(name) or Toolbox(name or None)
+
+
+def installed_versions() -> str:
+    """The versions of this package, its base and the toolboxes.
+
+    Returns:
+        str: Such as ``'nl_plugins 0.1.0, torch 2.13.0, mmdet 3.3.0'``, of those
+        that are installed.
+    """
+    found = []
+    toolboxes = (toolbox.distribution or name for name, toolbox in TOOLBOXES.items())
+    for package in ('nl_plugins', 'torch', 'mmengine', 'mmcv', *toolboxes):
+        try:
+            found.append(f'{package} {metadata.version(package)}')
+        except metadata.PackageNotFoundError:
+            continue
+    return ', '.join(found)

@@ -91,8 +91,6 @@ def test_blocks_with_names_are_described_without_the_removed_ones():
     model = dict(
         type='nl_plugins.WithBlocks',
         base='ResNet',
-        blocks=dict(
-            c3=None, c4=dict(type='nl_plugins.NonLocal2d', before='layer3.-1')
-        ),
+        blocks=dict(c3=None, c4=dict(type='nl_plugins.NonLocal2d', before='layer3.-1')),
     )
     assert list(describe_blocks(model)) == ['NonLocal2d before layer3.-1']

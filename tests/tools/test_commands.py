@@ -10,6 +10,7 @@ import re
 import shlex
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import commands
@@ -20,6 +21,7 @@ import pytest
 import tiny_coco
 import torch
 
+from nl_plugins.analysis.comparison.runs import find_runs
 from nl_plugins.engine.config import build_model, load_config
 
 pytestmark = pytest.mark.slow
@@ -173,6 +175,10 @@ def test_fine_tuning_of_the_blocks_alone(folder, torch_home):
     assert block_of(checkpoint).any()
     # the table of the blocks, with the learning rate as a multiple
     assert re.search(r'layer3\.5\.non_local_block .* yes +10 ', output), output
+    # what a comparison finds in the log
+    (run_,) = find_runs([folder / 'work_dirs'])
+    assert run_.environment['mmdet'] == version('mmdet')
+    assert run_.environment['GPU number'] == '1' and run_.length.endswith('1 epochs')
 
 
 def test_cityscapes(folder, torch_home):

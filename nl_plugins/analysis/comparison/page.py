@@ -7,7 +7,6 @@ import re
 import shlex
 import sys
 from collections.abc import Iterable
-from importlib import metadata
 from pathlib import Path
 
 import cv2
@@ -18,20 +17,13 @@ import torch
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from ...toolboxes import TOOLBOXES
+from ...toolboxes import installed_versions
 from .models import Comparison, Group
 from .runs import Run
 from .tables import shared_metrics, tables
 
 #: Pictures of one model on the page, and their largest width in pixels.
 _PICTURES, _WIDTH = 8, 900
-_PACKAGES = (
-    'nl_plugins',
-    'torch',
-    'mmengine',
-    'mmcv',
-    *(toolbox.distribution or name for name, toolbox in TOOLBOXES.items()),
-)
 
 
 def write_page(comparison: Comparison, path: str | Path) -> None:
@@ -192,10 +184,4 @@ def _machine(device: str) -> str:
         name = torch.cuda.get_device_name(device)
     else:
         name = f'{platform.machine()} CPU, {torch.get_num_threads()} threads'
-    versions = []
-    for package in _PACKAGES:
-        try:
-            versions.append(f'{package} {metadata.version(package)}')
-        except metadata.PackageNotFoundError:
-            continue
-    return f'{name}; Python {platform.python_version()}, ' + ', '.join(versions)
+    return f'{name}; Python {platform.python_version()}, {installed_versions()}'

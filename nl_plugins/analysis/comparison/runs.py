@@ -20,6 +20,8 @@ KNOWN_METRICS = {
     metric.key: metric for toolbox in TOOLBOXES.values() for metric in toolbox.metrics
 }
 
+#: Characters at the start of a log, which hold the environment and the config.
+_BEGINNING = 10**6
 #: Settings in which repetitions of one training may differ.
 _OF_ONE_RUN = ('work_dir', 'randomness', 'resume', 'launcher')
 
@@ -36,6 +38,8 @@ class Run:
         seed (int, optional): Its seed, None if none was set.
         settings (dict[str, Any]): Its config with dotted keys, without what
             concerns one run alone (seed, folders).
+        environment (dict[str, str]): Versions of packages and number of GPUs,
+            or processes on the CPU, as its log names them.
         state (str): What is wrong with it, such as ``'5 of 12 epochs'`` or
             ``'loss is nan'``; ``''`` if it is complete.
     """
@@ -47,6 +51,17 @@ class Run:
     seed: int | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     state: str = ''
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def length(self) -> str:
+        """Iterations, and epochs of a training by epochs, ``''`` without any."""
+        if not self.train:
+            return ''
+        text = f'{self.train[-1]["iteration"]} iterations'
+        if epochs := self.train[-1].get('epoch'):
+            text += f', {epochs} epochs'
+        return text
 
     @property
     def seconds_per_iteration(self) -> float:
@@ -110,12 +125,14 @@ def read_run(work_dir: str | Path) -> Run:
     train: list[dict] = []
     val: list[dict] = []
     settings: dict[str, Any] = {}
+    environment: dict[str, str] = {}
     text = None
     for path in sorted(work_dir.glob('*/vis_data/scalars.json')):
         records = _read_records(path)
         first = next((r['step'] for r in records if 'loss' in r), None)
         if first is None:  # a test
             continue
+        environment = _read_environment(path.parents[1])
         dumped = path.with_name('config.py')
         if dumped.exists():
             text = dumped.read_text(errors='replace')
@@ -154,6 +171,7 @@ def read_run(work_dir: str | Path) -> Run:
         settings.get('randomness.seed'),
         _of_all_runs(settings),
         _state(work_dir, settings, train, val),
+        environment,
     )
 
 
@@ -281,6 +299,21 @@ def _work_dirs(folder: str | Path) -> Iterable[Path]:
         folders.sort()
         if path.name == 'vis_data' and 'config.py' in files:
             yield path.parents[1]
+
+
+def _read_environment(folder: Path) -> dict[str, str]:
+    """Versions and number of GPUs, from the beginning of a run's log."""
+    log = folder / f'{folder.name}.log'
+    if not log.exists():
+        return {}
+    with log.open(errors='replace') as file:
+        beginning = file.read(_BEGINNING)
+    found = dict(
+        re.findall(r'^ +(PyTorch|MMEngine|GPU number): (\S+)', beginning, re.M)
+    )
+    for line in re.findall(r'Versions: (.*)', beginning):
+        found |= dict(pair.split(' ', 1) for pair in line.split(', ') if ' ' in pair)
+    return found
 
 
 def _read_records(path: Path) -> list[dict]:

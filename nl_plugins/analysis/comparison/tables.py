@@ -8,6 +8,8 @@ from typing import Any
 
 from ..tables import Table, write_csv
 from .costs import PHASES
+from .fairness import unfair_differences
+from .gains import gain_over
 from .models import Comparison, Group, Model
 from .runs import (
     KNOWN_METRICS,
@@ -176,7 +178,7 @@ def _costs(comparison: Comparison, group: Group) -> Table:
 
 def _results(comparison: Comparison, group: Group) -> Table:
     metrics = shared_metrics(group)
-    head = ['model', 'runs']
+    head = ['model', 'runs', 'length']
     for metric in metrics:
         head += [
             f'{metric.name}, last',
@@ -185,7 +187,8 @@ def _results(comparison: Comparison, group: Group) -> Table:
         ]
     head += ['s/iteration', 'training', 'remark']
     baseline = next((runs for runs in group.models[0].runs if not runs[0].state), [])
-    rows = []
+    rows: list[list[str]] = []
+    warnings: list[str] = []
     for model in group.models:
         if not model.runs:
             rows.append(
@@ -197,9 +200,18 @@ def _results(comparison: Comparison, group: Group) -> Table:
                 ]
             )
         for runs in model.runs:
-            row = [model.name, str(len(runs))]
+            # An incomplete training has no gain.
+            other = [] if runs[0].state or runs is baseline else baseline
+            unfair = unfair_differences(runs[0], other[0]) if other else []
+            if unfair:
+                warnings.append(
+                    f'the gain of {model.name} ({len(warnings) + 1}) is not of its '
+                    f'blocks alone: {"; ".join(unfair)}'
+                )
+            row = [model.name, str(len(runs)), runs[0].length]
             for metric in metrics:
-                row += _reached(metric, runs, baseline)
+                mark = f' ({len(warnings)})' if unfair else ''
+                row += _reached(metric, runs, other, mark)
             remarks = [runs[0].state]
             if runs[0].settings and model.settings:
                 remarks.append(describe_difference(runs[0].settings, model.settings))
@@ -219,28 +231,25 @@ def _results(comparison: Comparison, group: Group) -> Table:
         rows,
         'Mean and sample standard deviation over runs that differ in their '
         'seed alone; remark: what differs from the config file; gain: of the '
-        'mean of the last evaluations over the '
-        "baseline's; training: time of the iterations by the runner's own "
-        'clock, without evaluations.',
+        "mean of the last evaluations over the baseline's, with its confidence "
+        'interval over the seeds (paired where both have the same); training: time '
+        "of the iterations by the runner's own clock, without evaluations.",
+        warnings,
     )
 
 
 def _reached(
-    metric: Metric, runs: list[Run], baseline: list[Run]
+    metric: Metric, runs: list[Run], baseline: list[Run], mark: str
 ) -> tuple[str, str, str]:
     """Cells of a metric: last, gain over the baseline, best."""
     values = [found for run in runs if (found := run.values(metric))]
     if not values:
         return '', '', ''
     digits = 1 if metric.key in KNOWN_METRICS else 3
-    last = [found[-1] for found in values]
-    other = [found[-1] for run in baseline if (found := run.values(metric))]
-    gain = ''
-    if other and runs is not baseline:
-        gain = f'{statistics.mean(last) - statistics.mean(other):+.{digits}f}'
+    gain = gain_over(runs, baseline, metric)
     return (
-        mean_and_spread(last, digits),
-        gain,
+        mean_and_spread([found[-1] for found in values], digits),
+        gain.describe(digits) + mark if gain else '',
         mean_and_spread([best(found) for found in values], digits),
     )
 

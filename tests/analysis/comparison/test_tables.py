@@ -124,14 +124,44 @@ def test_results_with_gain_and_unfinished_runs(comparison):
         block['box AP, best'],
         block['s/iteration'],
         block['training'],
-    ) == ('2', '52.0 ± 2.8', '+10.0', '52.0 ± 2.8', '0.500 ± 0.000', '0.1 min')
+    ) == (
+        '2',
+        '52.0 ± 2.8',
+        '+10.0 (95 %: +10.0 to +10.0)',
+        '52.0 ± 2.8',
+        '0.500 ± 0.000',
+        '0.1 min',
+    )
+    assert block['length'] == '8 iterations, 2 epochs'
     assert (unfinished['runs'], unfinished['box AP, last'], unfinished['remark']) == (
         '1',
         '10.0',
         '1 of 2 epochs',
     )
+    assert unfinished['gain in box AP'] == ''
     assert (broken['runs'], broken['box AP, last']) == ('0', '')
     assert broken['remark'].startswith('no run below')
+
+
+def test_an_unfair_gain_is_marked_and_said_above_the_table(comparison):
+    first = comparison.groups[0].models[1]
+    longer = [
+        replace(run, settings=run.settings | {'train_cfg.max_epochs': 3})
+        for run in first.runs[0]
+    ]
+    model = replace(first, runs=[longer])
+    group = replace(
+        comparison.groups[0], models=[comparison.groups[0].models[0], model]
+    )
+    table = tables.tables(comparison, group)[2]
+    (warning,) = table.warnings
+    assert warning == (
+        'the gain of block (1) is not of its blocks alone: length: '
+        'train_cfg.max_epochs is 3, 2 for the baseline'
+    )
+    gain = table.rows[2][table.head.index('gain in box AP')]
+    assert gain.endswith('to +10.0) (1)')
+    assert f'**Warning:** {warning}' in table.to_markdown()
 
 
 def test_remarks_are_differences_against_the_config_file(comparison):
