@@ -62,9 +62,7 @@ def parse_args() -> argparse.Namespace:
         help='tf32: fp32 with the faster products of GPUs; bf16 and fp16 with '
         'autocast (default: fp32)',
     )
-    parser.add_argument(
-        '--device', default='cuda' if torch.cuda.is_available() else 'cpu'
-    )
+    parser.add_argument('--device', default=command_line.default_device())
     parser.add_argument(
         '--preset',
         choices=PRESETS,

@@ -20,10 +20,13 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--baseline',
+        nargs='+',
+        default=[],
         metavar='CONFIG',
-        help='what all of them are compared with (default: for each one the '
-        'upstream config that it inherits from, or one of the same depth '
-        'without blocks that stands between)',
+        help='what all of them are compared with; gains are over the first '
+        '(default: for each one the upstream config that it inherits from, or '
+        'one of the same depth without blocks that stands between; for '
+        'non-local heads FCN, and the head of MMSegmentation)',
     )
     parser.add_argument(
         '--work-dirs',
@@ -51,8 +54,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--device',
         type=command_line.device,
-        default='cpu',
-        help='such as cpu or cuda:0 (default: cpu)',
+        default=command_line.default_device(),
+        help='such as cpu or cuda:0 (default: %(default)s)',
     )
     parser.add_argument(
         '--out',

@@ -14,6 +14,8 @@ from mmengine.config import Config
 from mmengine.fileio import load
 
 from ..engine.config import TOOLBOXES, config_folder, find_config
+from ..errors import ConfigNotFoundError
+from ..toolboxes import toolbox_of
 from .describe import describe_blocks
 
 
@@ -91,6 +93,35 @@ def fair_baseline(config: str) -> str | None:
         ):
             return str(base)
     return find_baseline(config)
+
+
+def fair_baselines(config: str) -> list[str]:
+    """Find all that a config with blocks is to be compared with.
+
+    Args:
+        config (str): Path of a config, or its name.
+
+    Returns:
+        list[str]: The model without a block first, see :func:`fair_baseline`.
+        Where that has a block of upstream's own, as the non-local heads of
+        MMSegmentation, it stands second, after the model of the same backbone,
+        data and schedule without one. Empty if there is none.
+
+    Raises:
+        ConfigNotFoundError: The config, or one that it inherits, does not
+            exist.
+        ToolboxNotInstalledError: The toolbox of one is not installed.
+    """
+    found = fair_baseline(config)
+    if found and not any(describe_blocks(Config.fromfile(find_config(found)).model)):
+        return [found]
+    cfg = Config.fromfile(find_config(config))
+    plain = toolbox_of(cfg).config_without_blocks(cfg) if 'model' in cfg else None
+    try:
+        find_config(plain or '')
+    except ConfigNotFoundError:
+        plain = None
+    return [name for name in (plain, found) if name]
 
 
 @cache
@@ -177,14 +208,21 @@ def results_of(model: dict) -> list[PublishedResult]:
     Returns:
         list[PublishedResult]: One for each task that has figures.
     """
-    weights = _as_list(model.get('Weights', ''))[0]
-    return [
-        PublishedResult(
-            result['Task'], result['Dataset'], result['Metrics'], model['Name'], weights
-        )
-        for result in _as_list(model.get('Results'))
-        if result.get('Metrics')
-    ]
+    weights = (_as_list(model.get('Weights')) or [''])[0]
+    found = []
+    for result in _as_list(model.get('Results')):
+        metrics = {
+            name: value
+            for name, value in (result.get('Metrics') or {}).items()
+            if value is not None  # announced, not given
+        }
+        if metrics:
+            found.append(
+                PublishedResult(
+                    result['Task'], result['Dataset'], metrics, model['Name'], weights
+                )
+            )
+    return found
 
 
 def _models_beside(path: Path) -> list[dict]:

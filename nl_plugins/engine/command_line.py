@@ -108,6 +108,11 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def default_device() -> str:
+    """The accelerator of this machine, the CPU without one."""
+    return 'cuda' if torch.cuda.is_available() else 'cpu'
+
+
 def device(text: str) -> str:
     """An argument that names a device of this machine."""
     try:

@@ -101,6 +101,18 @@ class Toolbox:
         """
         raise OptionError(f'there is no synthetic batch for {self.name}')
 
+    def config_without_blocks(self, cfg: Config) -> str | None:
+        """The model that a method with a block of its own is compared with.
+
+        Args:
+            cfg (Config): Config of a model whose method is a block.
+
+        Returns:
+            str, optional: Name of upstream's config of the same backbone, data
+            and schedule without a block, if its method has one.
+        """
+        return None
+
     def file_info(self, path: Path, metainfo: dict[str, Any]) -> dict[str, Any]:
         """The input of a dataset's pipeline for a file without annotations.
 

@@ -43,6 +43,14 @@ class MMSegmentation(Toolbox):
             ],
         )
 
+    def config_without_blocks(self, cfg: Config) -> str | None:
+        head = cfg.model.get('decode_head', {}).get('type', '')
+        if not str(head).endswith('NLHead'):
+            return None
+        # Both heads are FCN heads with a block between their convolutions.
+        _, _, name = Path(cfg.filename).name.partition('_')
+        return f'mmseg::fcn/fcn_{name}'
+
     def file_info(self, path: Path, metainfo: dict[str, Any]) -> dict[str, Any]:
         return super().file_info(path, metainfo) | dict(
             reduce_zero_label=False, seg_fields=[]

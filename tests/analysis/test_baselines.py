@@ -1,5 +1,6 @@
 """Upstream's configs behind a config, and what was published for them."""
 
+import re
 from dataclasses import astuple
 from pathlib import Path
 
@@ -8,12 +9,19 @@ from mmengine.fileio import load
 
 from nl_plugins.analysis.baselines import (
     fair_baseline,
+    fair_baselines,
     find_baseline,
     inherited,
     published_results,
     upstream_name,
 )
-from nl_plugins.engine.config import TOOLBOXES, config_folder, find_config
+from nl_plugins.analysis.comparison.runs import settings_of
+from nl_plugins.engine.config import (
+    TOOLBOXES,
+    config_folder,
+    find_config,
+    load_config,
+)
 from nl_plugins.errors import ConfigNotFoundError
 
 ROOT = Path(__file__).parents[2]
@@ -132,7 +140,8 @@ def test_every_published_result_of_a_toolbox_is_found(package):
     pytest.importorskip(package)
     root = config_folder(package)
     listed = 0
-    for file in root.rglob('metafile.y*ml'):
+    # MMPose's are named after the backbone.
+    for file in root.rglob('*.yml' if package == 'mmpose' else 'metafile.y*ml'):
         content = load(file)
         for model in content if isinstance(content, list) else (content['Models']):
             path = root / model['Config'].partition('/')[2]
@@ -144,7 +153,10 @@ def test_every_published_result_of_a_toolbox_is_found(package):
                 for result in published_results(upstream_name(path))
                 if result.model == model['Name']
             ]
-            given = "'Metrics': {" in str(model.get('Results'))
+            # some are announced as None
+            given = bool(
+                re.search("'Metrics': {[^}]*: [^N{}]", str(model.get('Results')))
+            )
             assert bool(results) == given, model
             for result in results:
                 assert all(
@@ -180,3 +192,40 @@ def test_a_fragment_of_ones_own_is_no_baseline(tmp_path):
         "_base_ = ['_base_/model.py', 'mmseg::_base_/default_runtime.py']\n"
     )
     assert fair_baseline(str(config)) is None
+
+
+HEADS = sorted(
+    path.relative_to(ROOT).as_posix()
+    for folder in ('nonlocal_net', 'dnlnet')
+    for path in (ROOT / 'configs' / folder).rglob('*_r50-d8_*[126]*0k_*.py')
+    if '80k' not in path.name
+)
+
+
+@pytest.mark.parametrize('config', HEADS[::2])
+def test_a_head_is_compared_with_fcn_and_with_upstreams_own(config):
+    plain, *upstream = fair_baselines(str(ROOT / config))
+    assert plain == 'mmseg::fcn/fcn_' + Path(config).name.partition('_')[2]
+    # upstream has no head with a block for PASCAL Context
+    assert len(upstream) == ('pascal-context' not in config)
+    assert all(name.startswith(f'mmseg::{config.split("/")[1]}/') for name in upstream)
+    one, other = (
+        {
+            key: value
+            for key, value in settings_of(load_config(name)).items()
+            if re.match(r'crop_size|train|param_sch|.*\.optimizer|model.backbone', key)
+            and not key.endswith('_scope_')  # through which toolbox it was loaded
+        }
+        for name in (str(ROOT / config), plain)
+    )
+    assert one == other and len(one) > 30
+
+
+def test_models_without_a_block_of_their_own_have_one_baseline(tmp_path):
+    path = str(ROOT / 'configs/mask_rcnn/mask-rcnn_r50-nl-c4_fpn_1x_coco.py')
+    assert fair_baselines(path) == [MASK_RCNN]
+    own = tmp_path / 'nonlocal_own.py'  # of which there is no FCN
+    base = 'mmseg::nonlocal_net/nonlocal_r50-d8_4xb2-40k_cityscapes-512x1024.py'
+    own.write_text(f'_base_ = {base!r}\n')
+    (upstream,) = fair_baselines(str(own))
+    assert upstream.startswith('mmseg::nonlocal_net/')

@@ -37,7 +37,8 @@ def unfair_differences(run: Run, baseline: Run, most: int = 3) -> list[str]:
     for key in {**baseline.settings, **run.settings}:
         kind = next((k for k, keys in _KINDS.items() if re.fullmatch(keys, key)), None)
         one, other = (r.settings.get(key) for r in (run, baseline))
-        if kind is None or one == other:
+        # _scope_ says through which toolbox a base config was loaded
+        if kind is None or one == other or key.endswith('_scope_'):
             continue
         if kind == 'model' and (
             key not in run.settings or key not in baseline.settings

@@ -8,7 +8,7 @@ from typing import Any
 
 from ...engine.config import find_config, load_config
 from ...errors import OptionError, first_line
-from ..baselines import PublishedResult, fair_baseline, published_results
+from ..baselines import PublishedResult, fair_baselines, published_results
 from ..complexity import Complexity, input_shape, measure_complexity
 from ..describe import describe_blocks
 from ..progress import progress
@@ -32,6 +32,8 @@ class Model:
             their seed alone.
         settings (dict[str, Any]): Those of its config, as in
             :attr:`Run.settings`.
+        label (str): What tells it from a model of the same name, ``''`` where
+            there is none.
     """
 
     config: str
@@ -41,11 +43,12 @@ class Model:
     costs: dict[str, Cost] = field(default_factory=dict)
     runs: list[list[Run]] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
+    label: str = ''
 
     @property
     def name(self) -> str:
-        """Name of the config without folder and suffix."""
-        return config_name(self.config)
+        """Name of the config without folder and suffix, or its label."""
+        return self.label or config_name(self.config)
 
     @property
     def all_runs(self) -> list[Run]:
@@ -92,7 +95,7 @@ def config_name(config: str) -> str:
 
 def compare(
     configs: Sequence[str],
-    baseline: str | None = None,
+    baselines: Sequence[str] = (),
     work_dirs: Sequence[str] = (),
     setting: Setting | None = None,
 ) -> Comparison:
@@ -103,9 +106,9 @@ def compare(
 
     Args:
         configs (Sequence[str]): Paths or names of configs.
-        baseline (str, optional): What all of them are compared with.
-            Defaults to None: for each one the upstream config that it
-            inherits from, see :func:`nl_plugins.baselines.fair_baseline`.
+        baselines (Sequence[str]): What all of them are compared with; gains and
+            ratios are over the first. Defaults to none: for each one those of
+            :func:`nl_plugins.analysis.baselines.fair_baselines`.
         work_dirs (Sequence[str]): Folders below which their trainings are
             looked for. Defaults to none.
         setting (Setting, optional): How time and memory are measured; with
@@ -126,8 +129,8 @@ def compare(
     for folder in work_dirs:
         if not Path(folder).is_dir():
             raise OptionError(f"there is no folder '{folder}' of runs")
-    by_baseline = _by_baseline(configs, baseline)
-    _check_names([c for names in by_baseline.values() for c in names])
+    by_baseline = _by_baseline(configs, baselines)
+    labels = _labels([c for names in by_baseline.values() for c in names])
     # Before anything long begins.
     for config in {c for names in by_baseline.values() for c in names}:
         cfg = load_config(config)
@@ -136,6 +139,7 @@ def compare(
         input_shape(cfg, setting.shape)
 
     runs = find_runs(work_dirs)
+    of_config = _assign(runs, labels)
     phases = PHASES if setting.repeats else ()
     steps = sum(
         len(names) + len(phases) * (len(names) + 1) for names in by_baseline.values()
@@ -151,15 +155,22 @@ def compare(
             models = []
             for config in names:
                 tell(f'parameters and FLOPs: {config}')
-                models.append(_describe(config, costs[config], runs, setting))
+                found_runs = of_config.get(config, [])
+                models.append(
+                    _describe(
+                        config, labels[config], costs[config], found_runs, setting
+                    )
+                )
             groups.append(Group(models, published_results(first)))
-    known = {model.name for group in groups for model in group.models}
+    known = {config_name(config) for config in labels}
     return Comparison(
         groups, setting, list(work_dirs), [run for run in runs if run.name not in known]
     )
 
 
-def _by_baseline(configs: Sequence[str], baseline: str | None) -> dict[str, list[str]]:
+def _by_baseline(
+    configs: Sequence[str], baselines: Sequence[str]
+) -> dict[str, list[str]]:
     """The configs of each baseline, which is the first of them."""
     files: dict[Path, str] = {}
 
@@ -169,32 +180,66 @@ def _by_baseline(configs: Sequence[str], baseline: str | None) -> dict[str, list
 
     groups: dict[str, list[str]] = {}
     for config in dict.fromkeys(map(spell, configs)):
-        first = baseline or fair_baseline(config)
-        if first is None:
+        found = list(baselines) or fair_baselines(config)
+        if not found:
             raise OptionError(
                 f'{config} inherits from no config of a toolbox: name its '
                 'baseline with --baseline'
             )
-        group = groups.setdefault(spell(first), [spell(first)])
-        if config not in group:
-            group.append(config)
+        group = groups.setdefault(spell(found[0]), [])
+        for member in (*map(spell, found), config):
+            if member not in group:
+                group.append(member)
     return groups
 
 
-def _check_names(configs: Iterable[str]) -> None:
-    """Runs are recognized by the names of their configs."""
-    by_name: dict[str, str] = {}
-    for config in configs:
-        other = by_name.setdefault(config_name(config), config)
-        if other != config:
+def _labels(configs: Iterable[str]) -> dict[str, str]:
+    """The label of each config, which names its package where it must."""
+    by_name: dict[str, list[str]] = {}
+    for config in dict.fromkeys(configs):
+        by_name.setdefault(config_name(config), []).append(config)
+    labels = {}
+    for name, same in by_name.items():
+        for config in same:
+            package = config.rpartition('::')[0]
+            labels[config] = f'{package}::{name}' if package and len(same) > 1 else ''
+        local = [config for config in same if not labels[config]]
+        if len(local) > 1:
             raise OptionError(
-                f'{other} and {config} have the same name: '
+                f'{local[0]} and {local[1]} have the same name: '
                 'their runs could not be told apart'
             )
+    return labels
+
+
+def _assign(runs: list[Run], configs: Iterable[str]) -> dict[str, list[Run]]:
+    """The runs of each config, by their name and, of several, their settings."""
+    by_name: dict[str, list[str]] = {}
+    for config in configs:
+        by_name.setdefault(config_name(config), []).append(config)
+    settings = {
+        config: settings_of(load_config(config))
+        for same in by_name.values()
+        if len(same) > 1
+        for config in same
+    }
+
+    def distance(run: Run, config: str) -> int:
+        keys = {**run.settings, **settings[config]}
+        return sum(run.settings.get(k) != settings[config].get(k) for k in keys)
+
+    found: dict[str, list[Run]] = {}
+    for run in runs:
+        same = by_name.get(run.name, [])
+        if len(same) > 1:
+            same = [min(same, key=lambda config: distance(run, config))]
+        for config in same:
+            found.setdefault(config, []).append(run)
+    return found
 
 
 def _describe(
-    config: str, costs: dict[str, Cost], runs: list[Run], setting: Setting
+    config: str, label: str, costs: dict[str, Cost], runs: list[Run], setting: Setting
 ) -> Model:
     cfg = load_config(config)
     settings = settings_of(cfg)
@@ -205,13 +250,13 @@ def _describe(
             complexity = measure_complexity(cfg, setting.shape)
     except Exception as failure:  # whatever a model may raise
         error = first_line(failure)
-    name = config_name(config)
     return Model(
         config,
         '; '.join(describe_blocks(cfg.model)),
         complexity,
         error,
         costs,
-        group_runs(run for run in runs if run.name == name),
+        group_runs(runs),
         settings,
+        label,
     )

@@ -1,9 +1,17 @@
 """What else than the blocks differs between two trainings."""
 
+import re
+from pathlib import Path
+
 import pytest
 
+from nl_plugins.analysis.baselines import fair_baselines
 from nl_plugins.analysis.comparison.fairness import unfair_differences
-from nl_plugins.analysis.comparison.runs import Run
+from nl_plugins.analysis.comparison.runs import Run, settings_of
+from nl_plugins.engine.config import load_config
+
+ROOT = Path(__file__).parents[3]
+FOLDERS = sorted(path.parent.name for path in (ROOT / 'configs').glob('*/metafile.yml'))
 
 SETTINGS = {
     'train_cfg.max_epochs': 12,
@@ -81,3 +89,25 @@ def test_many_differences_of_one_kind_are_cut():
 
 def test_runs_without_settings_are_not_judged():
     assert unfair_differences(Run([], []), Run([], [], settings=SETTINGS)) == []
+
+
+def test_through_which_toolbox_a_base_was_loaded_is_no_difference():
+    assert differences({'optim_wrapper.optimizer._scope_': 'mmdet'}) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('folder', FOLDERS)
+def test_shipped_configs_differ_from_their_baselines_in_blocks_alone(folder):
+    if folder in ('c2d', 'i3d', 'slowonly', 'tsm', 'finetune'):
+        pytest.importorskip('mmaction')
+    if folder in ('pose', 'imagenet'):
+        pytest.importorskip('mmpose' if folder == 'pose' else 'mmpretrain')
+    with_blocks = [
+        path
+        for path in sorted((ROOT / 'configs' / folder).rglob('*.py'))
+        if re.search('nl|gcb|nonlocal', path.name)
+    ]
+    for path in with_blocks[::4]:
+        names = str(path), fair_baselines(str(path))[0]
+        runs = [Run([], [], settings=settings_of(load_config(n))) for n in names]
+        assert unfair_differences(*runs) == [], path
