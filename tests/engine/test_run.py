@@ -59,7 +59,7 @@ def test_drawing_needs_a_hook(no_runner):
 
 
 def test_drawing_is_for_pictures(toy, no_runner):
-    with pytest.raises(errors.OptionError, match='for detection and segmentation'):
+    with pytest.raises(errors.OptionError, match='not supported for'):
         engine.test(toy(), 'none.pth', show=True)
 
 

@@ -105,7 +105,7 @@ def test_shipped_configs_differ_from_their_baselines_in_blocks_alone(folder):
     with_blocks = [
         path
         for path in sorted((ROOT / 'configs' / folder).rglob('*.py'))
-        if re.search('nl|gcb|nonlocal', path.name)
+        if re.search('-d?nl-|gcb|nonlocal|^dnl', path.name)
     ]
     for path in with_blocks[::4]:
         names = str(path), fair_baselines(str(path))[0]
