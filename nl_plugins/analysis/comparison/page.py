@@ -8,12 +8,15 @@ import shlex
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
 
 import cv2
 import jinja2
 import mmcv
 import numpy as np
 import torch
+from matplotlib import rc_context
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
@@ -43,15 +46,14 @@ def write_page(comparison: Comparison, path: str | Path) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters['number'] = _number
     groups = [
         dict(
             name=group.models[0].name,
             tables=tables(comparison, group),
-            legend=[
-                (model.name, _colour(number))
-                for number, model in enumerate(group.models)
-                if any(run.train for run in model.all_runs)
-            ],
+            colours={
+                model.name: _colour(number) for number, model in enumerate(group.models)
+            },
             curves=list(_curves(group)),
             pictures=[
                 (model.name, *_pictures(model.all_runs)) for model in group.models
@@ -72,56 +74,60 @@ def _colour(number: int) -> str:
     return to_hex(f'C{number}')
 
 
+def _number(cell: str) -> float | None:
+    """The number that a cell begins with, by which its column is sorted."""
+    found = re.match(r'[+-]?\d[\d.]*', cell)
+    return float(found[0].rstrip('.')) if found else None
+
+
 def _curves(group: Group) -> Iterable[tuple[str, str]]:
-    """Titles and pictures, as URLs of data."""
+    """Titles and plots, as SVG."""
     runs = [
         (number, run)
         for number, model in enumerate(group.models)
         for run in model.all_runs
         if run.train
     ]
+    names = [model.name for model in group.models]
     losses = dict.fromkeys(
         key for _, run in runs for key in run.train[-1] if 'loss' in key
     )
-    metrics = shared_metrics(group)
-    for metric in metrics:
-        yield (
-            metric.name,
-            _draw(
+    for metric in shared_metrics(group):
+        values = [
+            (
+                number,
                 [
-                    (
-                        number,
-                        [
-                            (r['iteration'], metric.factor * r[metric.key])
-                            for r in run.val
-                            if metric.key in r
-                        ],
-                    )
-                    for number, run in runs
+                    (r['iteration'], metric.factor * r[metric.key])
+                    for r in run.val
+                    if metric.key in r
                 ],
-                'o-',
-            ),
-        )
+            )
+            for number, run in runs
+        ]
+        yield metric.name, _plot(values, 'o-', names)
     for key in losses:
-        yield (
-            key,
-            _draw(
-                [
-                    (number, [(r['iteration'], r[key]) for r in run.train if key in r])
-                    for number, run in runs
-                ],
-                '-',
-            ),
-        )
+        values = [
+            (number, [(r['iteration'], r[key]) for r in run.train if key in r])
+            for number, run in runs
+        ]
+        yield key, _plot(values, '-', names)
 
 
-def _draw(lines: list[tuple[int, list[tuple[int, float]]]], style: str) -> str:
+def _plot(
+    lines: list[tuple[int, list[tuple[int, float]]]], style: str, names: list[str]
+) -> str:
     """Lines of models; losses, without markers, on a log axis."""
-    figure = Figure(figsize=(4.6, 3), layout='constrained')
-    axes = figure.subplots()
-    for number, points in lines:
-        if points:
-            axes.plot(
+    grey = '#808890'  # readable on white and on black
+    options: Any = {'svg.fonttype': 'none', 'text.color': grey, 'axes.edgecolor': grey}
+    options |= {'xtick.color': grey, 'ytick.color': grey, 'axes.labelcolor': grey}
+    hints: dict[str, tuple[str, list[str]]] = {}
+    with rc_context(options):
+        figure = Figure(figsize=(4.6, 3), layout='constrained')
+        axes = figure.subplots()
+        for number, points in lines:
+            if not points:
+                continue
+            (line,) = axes.plot(
                 *zip(*points),
                 style,
                 color=_colour(number),
@@ -129,13 +135,41 @@ def _draw(lines: list[tuple[int, list[tuple[int, float]]]], style: str) -> str:
                 linewidth=1.2,
                 alpha=0.8,
             )
-    axes.set_xlabel('iteration')
-    if style == '-' and all(y > 0 for _, points in lines for _, y in points):
-        axes.set_yscale('log')
-    axes.grid(alpha=0.3)
-    file = io.BytesIO()
-    figure.savefig(file, format='svg')
-    return _data_url('svg+xml', file.getvalue())
+            values = [f'{names[number]}: {y:.4g} at {x}' for x, y in points]
+            identity = f'run{len(hints)}'
+            line.set_gid(identity)
+            hints[identity] = names[number], values
+        axes.set_xlabel('iteration')
+        if style == '-' and all(y > 0 for _, points in lines for _, y in points):
+            axes.set_yscale('log')
+        axes.grid(alpha=0.3)
+        file = io.BytesIO()
+        figure.savefig(file, format='svg', transparent=True)
+    return _with_hints(file.getvalue(), hints)
+
+
+def _with_hints(svg: bytes, hints: dict[str, tuple[str, list[str]]]) -> str:
+    """An SVG of matplotlib, which shows a text where the pointer is.
+
+    Args:
+        svg (bytes): The file.
+        hints (dict): Texts of a line and of its markers, by its id.
+    """
+    space = '{http://www.w3.org/2000/svg}'
+    ElementTree.register_namespace('', space[1:-1])
+    ElementTree.register_namespace('xlink', 'http://www.w3.org/1999/xlink')
+    root = ElementTree.fromstring(svg)
+    for child in root.findall(f'{space}metadata'):
+        root.remove(child)
+    for group in root.iter(f'{space}g'):
+        name, values = hints.get(group.get('id', ''), ('', []))
+        if name:
+            ElementTree.SubElement(group, f'{space}title').text = name
+            for marker, value in zip(group.iter(f'{space}use'), values):
+                ElementTree.SubElement(marker, f'{space}title').text = value
+            del group.attrib['id']
+    root.attrib.pop('width'), root.attrib.pop('height')
+    return ElementTree.tostring(root, encoding='unicode')
 
 
 def _pictures(runs: Iterable[Run]) -> tuple[list[tuple[str, str]], int]:

@@ -231,11 +231,17 @@ def test_the_page_needs_nothing_else(comparison, tmp_path):
         )
     page.write_page(comparison, tmp_path / 'page.html')
     text = (tmp_path / 'page.html').read_text()
-    sources = re.findall(r'(?:src|href)="(.{5})', text)
+    sources = re.findall(r'(?:src|href)="([^#].{4})', text)
     assert set(sources) == {'data:'}
-    assert 'http' not in text and '@import' not in text
-    # the metric and two losses, the later picture, the icon
-    assert len(sources) == 3 + 1 + 1
+    # names of SVG's grammar are no addresses to load
+    assert not re.search(r'(?<!xmlns=")(?<!xmlns:xlink=")https?://', text)
+    assert '@import' not in text
+    # the later picture and the icon; the metric and two losses are SVG
+    assert len(sources) == 1 + 1
+    assert text.count('<svg') == text.count('</svg>') == 3
+    # each of 12 + 2 evaluations and lines of runs says its value or model
+    assert '<title>base: 20 at 4</title>' in text
+    assert text.count('<title>block</title>') == 3 * 3
     assert 'attention_12' in text and 'attention_9' not in text
     assert 'stranger' in text
     for table in tables.tables(comparison, comparison.groups[0]):
@@ -245,13 +251,27 @@ def test_the_page_needs_nothing_else(comparison, tmp_path):
 
 def test_a_curve_for_each_run(comparison, monkeypatch):
     drawn = []
-    monkeypatch.setattr(page, '_draw', lambda *args: drawn.append(args))
+    monkeypatch.setattr(page, '_plot', lambda *args: drawn.append(args))
     titles = [title for title, _ in page._curves(comparison.groups[0])]
     assert titles == ['box AP', 'loss', 'loss_cls']
-    lines, style = drawn[0]
-    assert style == 'o-'
+    lines, style, names = drawn[0]
+    assert (style, names) == ('o-', ['base', 'block', 'broken'])
     assert lines[1] == (0, [(4, 20.0), (8, 40.0)])
     assert [number for number, _ in lines] == [0, 0, 0, 1, 1, 1]
+
+
+def test_numbers_are_sorted_by_their_value_and_gains_stand_out(comparison, tmp_path):
+    page.write_page(comparison, tmp_path / 'page.html')
+    text = (tmp_path / 'page.html').read_text()
+    cell = re.search(r'<td data-head="gain in box AP"([^>]*)>[+]10.0', text)[1]
+    assert 'data-number="10.0"' in cell and 'class="number gain"' in cell
+    assert re.search(r'<td data-head="parameters" data-number="12.0"', text)
+    assert [page._number(c) for c in ('-0.5 (x)', '1,000', 'none', '96 x 192')] == [
+        -0.5,
+        1.0,
+        None,
+        96.0,
+    ]
 
 
 def test_times_are_readable():
