@@ -1,4 +1,4 @@
-"""Test a model of MMDetection, MMSegmentation or MMAction2."""
+"""Test a model of one of OpenMMLab's toolboxes."""
 
 import argparse
 import os
@@ -57,6 +57,8 @@ def main() -> None:
         cfg = engine.load_config(
             args.config, args.cfg_options, args.work_dir, args.launcher
         )
+        if args.data_root:
+            engine.set_data_root(cfg, args.data_root)
         engine.test(
             cfg,
             args.checkpoint,

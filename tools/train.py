@@ -1,4 +1,4 @@
-"""Train a model of MMDetection, MMSegmentation or MMAction2."""
+"""Train a model of one of OpenMMLab's toolboxes."""
 
 import argparse
 import os
@@ -42,6 +42,8 @@ def main() -> None:
         cfg = engine.load_config(
             args.config, args.cfg_options, args.work_dir, args.launcher
         )
+        if args.data_root:
+            engine.set_data_root(cfg, args.data_root)
         engine.train(cfg, args.resume, args.amp, args.auto_scale_lr)
 
 

@@ -35,7 +35,7 @@ def check_datasets(cfg: Config, *splits: str) -> None:
         found = '\n'.join(f'  {key} = {path}' for key, path in missing.items())
         raise DatasetNotFoundError(
             f'the data of this config is not there:\n{found}\n'
-            'Put it there, or say where it is: --cfg-options '
+            'Put it there, or say where it is: --data-root DIR, or --cfg-options '
             f'{next(iter(missing))}=PATH'
         )
 

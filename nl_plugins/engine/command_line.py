@@ -27,6 +27,12 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         'config, or ./work_dirs/<name of the config>',
     )
     parser.add_argument(
+        '--data-root',
+        metavar='DIR',
+        help='folder of the data, with the layout that the config expects; '
+        'without it, the folder that the config names',
+    )
+    parser.add_argument(
         '--cfg-options',
         nargs='+',
         action=DictAction,

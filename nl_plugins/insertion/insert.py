@@ -7,9 +7,11 @@ pickle) run their own blocks.
 """
 
 import inspect
+import re
 import warnings
 from collections.abc import Iterator
 from copy import copy
+from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
@@ -89,7 +91,8 @@ def build_block(
         block = block_type(**args)
     except (TypeError, ValueError, KeyError) as error:
         error_type = ArgumentError if isinstance(error, TypeError) else InsertionError
-        raise error_type(f'{block_type.__name__} {place}: {error}') from error
+        message = f'{block_type.__name__} {place}: {error}'
+        raise error_type(message + _similar_argument(block_type, str(error))) from error
     parameters = list(target.parameters())
     is_frozen = parameters and not any(p.requires_grad for p in parameters)
     if is_frozen and insertion.frozen is None:
@@ -102,6 +105,21 @@ def build_block(
     if insertion.frozen or is_frozen and insertion.frozen is None:
         block.requires_grad_(False)
     return block
+
+
+def _similar_argument(block_type: type, message: str) -> str:
+    """The end of a message about an argument that does not exist."""
+    found = re.search(r"unexpected keyword argument '(\w+)'", message)
+    # A block may hand on what it does not take itself.
+    known = [
+        name
+        for base in block_type.__mro__
+        if '__init__' in vars(base)
+        for name in inspect.signature(vars(base)['__init__']).parameters
+    ]
+    known += ['before', 'after', 'layout', 'item', 'per_call', 'frozen']
+    close = get_close_matches(found[1], known, n=1) if found else []
+    return f'; did you mean {close[0]!r}?' if close else ''
 
 
 def _check_calls(calls: list[Call], insertion: Insertion) -> tuple[int | None, ...]:

@@ -1,5 +1,6 @@
 """Places: the module of a base that a block is attached to, and its side."""
 
+import warnings
 from difflib import get_close_matches
 from typing import NamedTuple
 
@@ -78,6 +79,12 @@ def parse_block(base: nn.Module, cfg: dict) -> list[Insertion]:
                     for name in sorted(MODELS.module_dict)
                     if name != 'WithBlocks'
                 )
+            )
+        if block_type in MODELS.module_dict and found is not MODELS.get(block_type):
+            warnings.warn(
+                f"type='{block_type}' is {found.__module__.partition('.')[0]}'s block; "
+                f"that of this package is type='nl_plugins.{block_type}'",
+                stacklevel=4,
             )
         block_type = found
     if not isinstance(block_type, type):

@@ -174,8 +174,15 @@ def test_activation_checkpointing_gives_the_same_gradients():
 
 
 def test_an_unknown_argument_of_a_block_is_named():
-    with pytest.raises(TypeError, match="after='layer2.1'.*redution"):
+    with pytest.raises(
+        TypeError, match="after='layer2.1'.*redution'; did you mean 'reduc"
+    ):
         build([dict(type=NL, after='layer2', redution=4)])
+
+
+def test_a_block_of_upstream_with_the_name_of_ours_is_named():
+    with pytest.warns(UserWarning, match="is mmcv's block; .*type='nl_plugins.NonL"):
+        build([dict(type='NonLocal2d', after='layer2')])
 
 
 def test_a_tensor_whose_second_size_is_not_its_channels_is_refused():
