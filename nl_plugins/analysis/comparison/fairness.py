@@ -1,7 +1,6 @@
 """Whether a gain over a baseline comes from the blocks: what else differs."""
 
 import re
-from typing import Any
 
 from .runs import Run
 
@@ -19,12 +18,15 @@ _KINDS = {
 }
 
 
-def unfair_differences(run: Run, baseline: Run, most: int = 3) -> list[str]:
+def unfair_differences(
+    run: Run, baseline: Run, other: str = 'baseline', most: int = 3
+) -> list[str]:
     """List the differences of two trainings that are not those of blocks.
 
     Args:
         run (Run): A training with a block.
         baseline (Run): A training of the baseline.
+        other (str): What to call that. Defaults to ``'baseline'``.
         most (int): How many to list of one kind. Defaults to 3.
 
     Returns:
@@ -36,25 +38,23 @@ def unfair_differences(run: Run, baseline: Run, most: int = 3) -> list[str]:
     found: dict[str, list[str]] = {}
     for key in {**baseline.settings, **run.settings}:
         kind = next((k for k, keys in _KINDS.items() if re.fullmatch(keys, key)), None)
-        one, other = (r.settings.get(key) for r in (run, baseline))
+        one, two = (r.settings.get(key) for r in (run, baseline))
         # _scope_ says through which toolbox a base config was loaded
-        if kind is None or one == other or key.endswith('_scope_'):
+        if kind is None or one == two or key.endswith('_scope_'):
             continue
         if kind == 'model' and (
             key not in run.settings or key not in baseline.settings
         ):
             continue
-        found.setdefault(kind, []).append(_difference(key, one, other))
+        found.setdefault(kind, []).append(f'{key} is {one!r}, {two!r} for the {other}')
     for key in {**baseline.environment, **run.environment}:
-        values = [r.environment.get(key) for r in (run, baseline)]
-        if None not in values and values[0] != values[1]:
+        one, two = (r.environment.get(key) for r in (run, baseline))
+        if None not in (one, two) and one != two:
             kind = 'batch size' if key == 'GPU number' else 'versions'
-            found.setdefault(kind, []).append(_difference(key, *values))
+            found.setdefault(kind, []).append(
+                f'{key} is {one!r}, {two!r} for the {other}'
+            )
     return [
         f'{kind}: {", ".join(texts[:most])}{", ..." * (len(texts) > most)}'
         for kind, texts in found.items()
     ]
-
-
-def _difference(key: str, one: Any, other: Any) -> str:
-    return f'{key} is {one!r}, {other!r} for the baseline'

@@ -255,6 +255,16 @@ def _reached(
 
 
 def _published(group: Group) -> Table:
+    baseline = group.models[0]
+    config = Run([], [], settings=baseline.settings)
+    warnings = []
+    complete = [runs[0] for runs in baseline.runs if not runs[0].state]
+    differences = [unfair_differences(run, config, 'config') for run in complete]
+    if differences and all(differences):
+        warnings.append(
+            'these figures are of another training than the runs above: '
+            + '; '.join(differences[0])
+        )
     return Table(
         'Published by upstream for the baseline',
         ['model', 'dataset', 'task', 'metric', 'value'],
@@ -264,6 +274,7 @@ def _published(group: Group) -> Table:
             for name, value in result.metrics.items()
         ],
         "From the installed toolbox's metafile.",
+        warnings,
     )
 
 

@@ -183,6 +183,22 @@ def test_what_upstream_published(comparison):
     assert (row['metric'], row['value']) == ('box AP', '38.2')
 
 
+def test_published_figures_of_another_training_are_grey(comparison, tmp_path):
+    group = comparison.groups[0]
+    settings = group.models[0].runs[1][0].settings
+    for epochs, dim in ((2, False), (12, True)):
+        group.models[0] = replace(
+            group.models[0], settings=settings | {'train_cfg.max_epochs': epochs}
+        )
+        *_, published = tables.tables(comparison, group)
+        assert list(published.warnings) == dim * [
+            'these figures are of another training than the runs above: length: '
+            'train_cfg.max_epochs is 2, 12 for the config'
+        ]
+        page.write_page(comparison, tmp_path / 'page.html')
+        assert ('class="dim"' in (tmp_path / 'page.html').read_text()) == dim
+
+
 def test_markdown_holds_every_table(comparison):
     broken = comparison.groups[0].models[2]
     comparison.groups[0].models[2] = replace(broken, error='(3 | 4)')
