@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from mmengine.config import DictAction
 
-from ..errors import OptionError, RunError
+from ..errors import OptionError, RunError, first_line
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,10 +58,20 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
 def report_errors() -> Iterator[None]:
     """Print an error that a user can fix as one message and exit with 1.
 
-    In a distributed run only the first process prints.
+    In a distributed run only the first process prints. An interruption by the
+    user (130) and a full memory are one line too.
     """
     try:
         yield
+    except KeyboardInterrupt:
+        print('interrupted', file=sys.stderr)
+        sys.exit(130)
+    except torch.cuda.OutOfMemoryError as error:
+        sys.exit(
+            f'error: {first_line(error)} Try --amp, a smaller '
+            'train_dataloader.batch_size, with_cp=True or reduction=4 of the block, or '
+            'a place with fewer positions (tools/places.py)'
+        )
     except RunError as error:
         ranks = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
         rank = next((os.environ[k] for k in ranks if k in os.environ), '0')

@@ -1,6 +1,7 @@
 """What a user can fix is one message."""
 
 import pytest
+import torch
 
 from nl_plugins import errors
 from nl_plugins.engine import command_line
@@ -28,3 +29,16 @@ def test_errors_are_one_message(monkeypatch, error):
 def test_bugs_keep_their_traceback():
     with pytest.raises(ZeroDivisionError), command_line.report_errors():
         raise ZeroDivisionError
+
+
+def test_an_interruption_is_one_line(capsys):
+    with pytest.raises(SystemExit) as caught, command_line.report_errors():
+        raise KeyboardInterrupt
+    assert caught.value.code == 130
+    assert capsys.readouterr().err == 'interrupted\n'
+
+
+def test_a_full_memory_says_what_to_try():
+    with pytest.raises(SystemExit) as caught, command_line.report_errors():
+        raise torch.cuda.OutOfMemoryError('CUDA out of memory.\nand so on')
+    assert caught.value.code.startswith('error: CUDA out of memory. Try --amp')
