@@ -28,7 +28,10 @@ PRESETS = dict(
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command_line.make_parser(
+        __doc__,
+        'python tools/benchmark.py --preset readme',
+    )
     parser.add_argument('--blocks', nargs='+', choices=BLOCKS, default=BLOCKS)
     parser.add_argument(
         '--sizes',

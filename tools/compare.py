@@ -14,7 +14,12 @@ from nl_plugins.engine import command_line
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command_line.make_parser(
+        __doc__,
+        'python tools/compare.py '
+        'configs/mask_rcnn/mask-rcnn_r50-nl-c4_fpn_1x_coco.py \\\n'
+        '    --work-dirs work_dirs --out comparison',
+    )
     parser.add_argument(
         'configs', nargs='+', metavar='CONFIG', help='paths or names of configs'
     )

@@ -8,7 +8,11 @@ from nl_plugins.engine import command_line, load_config
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command_line.make_parser(
+        __doc__,
+        'python tools/complexity.py '
+        'configs/mask_rcnn/mask-rcnn_r50-nl-c4_fpn_1x_coco.py',
+    )
     parser.add_argument(
         'configs',
         nargs='+',

@@ -19,8 +19,12 @@ from nl_plugins.errors import CheckpointMismatchError, CheckpointNotFoundError
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = command_line.make_parser(
+        __doc__,
+        'python tools/convert_checkpoint.py i3d_nonlocal_8x8_IN_pretrain_400k.pkl \\\n'
+        '    nl_plugins::i3d/i3d_imagenet-pretrained-r50-nl-5blocks_'
+        '8xb8-8x8x1-100e_kinetics400-rgb.py \\\n'
+        '    i3d_nl.pth',
     )
     parser.add_argument('checkpoint', help='path of what is converted')
     parser.add_argument('config', help='path or name of the config that it is for')

@@ -16,6 +16,7 @@ from demo import detection, matching, segmentation, video
 from mmengine.runner import find_latest_checkpoint
 
 from nl_plugins.analysis.progress import progress
+from nl_plugins.engine import command_line
 from nl_plugins.visualization.attention import compare_attention
 from nl_plugins.visualization.predictions import plot_predictions
 from nl_plugins.visualization.records import find_blocks
@@ -93,7 +94,10 @@ ALL = ('det', 'seg', 'video')
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command_line.make_parser(
+        __doc__,
+        'python tools/demo.py seg --seeds 0 1 2',
+    )
     parser.add_argument(
         'task',
         nargs='?',

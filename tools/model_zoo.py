@@ -11,7 +11,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command_line.make_parser(
+        __doc__,
+        'python tools/model_zoo.py --write',
+    )
     modes = parser.add_mutually_exclusive_group()
     modes.add_argument(
         '--check',

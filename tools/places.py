@@ -10,7 +10,11 @@ from nl_plugins.insertion.candidates import KINDS, Place
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command_line.make_parser(
+        __doc__,
+        'python tools/places.py '
+        'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py --depth 2',
+    )
     parser.add_argument('config', help='path or name of a config')
     parser.add_argument(
         '--depth',

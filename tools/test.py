@@ -8,7 +8,12 @@ from nl_plugins.engine import command_line
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command_line.make_parser(
+        __doc__,
+        'python tools/test.py '
+        'configs/mask_rcnn/mask-rcnn_r50-nl-c4_fpn_1x_coco.py \\\n'
+        '    work_dirs/mask-rcnn_r50-nl-c4_fpn_1x_coco/epoch_12.pth --show-dir shown',
+    )
     parser.add_argument(
         'config',
         help='path of a config, or its name in a toolbox, such as '

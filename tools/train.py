@@ -8,7 +8,12 @@ from nl_plugins.engine import command_line
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command_line.make_parser(
+        __doc__,
+        'python tools/train.py '
+        'configs/mask_rcnn/mask-rcnn_r50-nl-c4_fpn_1x_coco.py \\\n'
+        '    --data-root /datasets/coco --resume',
+    )
     parser.add_argument(
         'config',
         help='path of a config, or its name in a toolbox, such as '

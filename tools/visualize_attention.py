@@ -14,7 +14,12 @@ from nl_plugins.visualization.samples import load_model, sample_from_file
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command_line.make_parser(
+        __doc__,
+        'python tools/visualize_attention.py '
+        'configs/mask_rcnn/mask-rcnn_r50-nl-c4_fpn_1x_coco.py \\\n'
+        '    epoch_12.pth image.jpg --point 320 240',
+    )
     parser.add_argument('config', help='path or name of a config')
     parser.add_argument('checkpoint', help='path or URL of a checkpoint')
     parser.add_argument('file', metavar='IMAGE_OR_VIDEO')

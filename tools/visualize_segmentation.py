@@ -15,7 +15,11 @@ from nl_plugins.visualization.samples import load_model
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command_line.make_parser(
+        __doc__,
+        'python tools/visualize_segmentation.py --samples 0 1 --out pictures \\\n'
+        '    --model FCN fcn.py fcn.pth --model NL nl.py nl.pth',
+    )
     parser.add_argument(
         '--model',
         nargs=3,

@@ -14,6 +14,20 @@ from mmengine.config import DictAction
 from ..errors import OptionError, RunError, first_line
 
 
+def make_parser(description: str | None, example: str) -> argparse.ArgumentParser:
+    """Make the parser of a command-line tool, whose help ends with an example.
+
+    Args:
+        description (str, optional): What the tool does.
+        example (str): A command that can be copied.
+    """
+    return argparse.ArgumentParser(
+        description=description,
+        epilog=f'example:\n  {example}',
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that training and testing share.
 
