@@ -149,6 +149,7 @@ def test_coco(folder, torch_home):
 
 
 def test_fine_tuning_of_the_blocks_alone(folder, torch_home):
+    (folder / 'work_dirs').mkdir()  # so that the command is forked
     tiny_coco.write(folder / 'data/coco', num_train=2)
     hub.write(torch_home, 'torchvision://resnet50')
     config = ROOT / 'configs/finetune/mask-rcnn_r50-nl-c4_fpn_ft-blocks-4e_coco.py'

@@ -107,7 +107,7 @@ def test_shipped_configs_differ_from_their_baselines_in_blocks_alone(folder):
         for path in sorted((ROOT / 'configs' / folder).rglob('*.py'))
         if re.search('-d?nl-|gcb|nonlocal|^dnl', path.name)
     ]
-    for path in with_blocks[::4]:
+    for path in with_blocks[::8]:
         names = str(path), fair_baselines(str(path))[0]
         runs = [Run([], [], settings=settings_of(load_config(n))) for n in names]
         assert unfair_differences(*runs) == [], path
