@@ -39,7 +39,9 @@ def set_data_root(cfg: Config, folder: str) -> None:
             for dataset in datasets
             for path in _strings([dataset.get('ann_file'), dataset.get('data_prefix')])
         ]
-        roots = {os.path.commonpath(paths)} if paths else set()
+        # a relative path has no folder in common with an absolute one
+        kinds = {os.path.isabs(path) for path in paths}
+        roots = {os.path.commonpath(paths)} if len(kinds) == 1 else set(paths)
     if len(roots) != 1 or '' in roots:
         raise OptionError(
             f'--data-root needs a config with one folder of data, but {cfg.filename} '

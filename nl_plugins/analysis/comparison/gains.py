@@ -55,29 +55,26 @@ def gain_over(
         Gain, optional: The gain, without an interval where one side has a
         single run; None where one side has no value.
     """
-    one, other = (
-        {
-            run.seed if run.seed is not None else f'run {number}': found[-1]
-            for number, run in enumerate(side)
-            if (found := run.values(metric))
-        }
+    sides = [
+        [(run.seed, found[-1]) for run in side if (found := run.values(metric))]
         for side in (runs, baseline)
-    )
-    if not one or not other:
+    ]
+    if not all(sides):
         return None
-    mean = statistics.mean(one.values()) - statistics.mean(other.values())
-    shared = sorted(set(one) & set(other), key=str)
-    paired = len(shared) == len(one) == len(other) and all(
-        isinstance(seed, int) for seed in shared
-    )
-    if min(len(one), len(other)) < 2 or not math.isfinite(mean):
+    values = [[value for _, value in side] for side in sides]
+    mean = statistics.mean(values[0]) - statistics.mean(values[1])
+    if min(map(len, values)) < 2 or not math.isfinite(mean):
         return Gain(mean)
-    if paired:
+    by_seed = [
+        {seed: value for seed, value in side if seed is not None} for side in sides
+    ]
+    # every run has a seed of its own, and the same ones on both sides
+    if by_seed[0].keys() == by_seed[1].keys() and all(
+        len(seeds) == len(side) for seeds, side in zip(by_seed, sides)
+    ):
         test = stats.ttest_rel(
-            *([side[seed] for seed in shared] for side in (one, other))
+            *([side[seed] for seed in by_seed[0]] for side in by_seed)
         )
     else:
-        test = stats.ttest_ind(
-            list(one.values()), list(other.values()), equal_var=False
-        )
+        test = stats.ttest_ind(*values, equal_var=False)
     return Gain(mean, *test.confidence_interval(0.95))

@@ -76,8 +76,9 @@ def _colour(number: int) -> str:
 
 def _number(cell: str) -> float | None:
     """The number that a cell begins with, by which its column is sorted."""
-    found = re.match(r'[+-]?\d[\d.]*', cell)
-    return float(found[0].rstrip('.')) if found else None
+    found = re.match(r'([+-]?\d+(?:\.\d+)?)(?: (ms|h)\b)?', cell)
+    # beside them stand s and min
+    return float(found[1]) * {'ms': 0.001, 'h': 60}.get(found[2], 1) if found else None
 
 
 def _curves(group: Group) -> Iterable[tuple[str, str]]:

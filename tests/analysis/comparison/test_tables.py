@@ -282,11 +282,11 @@ def test_numbers_are_sorted_by_their_value_and_gains_stand_out(comparison, tmp_p
     cell = re.search(r'<td data-head="gain in box AP"([^>]*)>[+]10.0', text)[1]
     assert 'data-number="10.0"' in cell and 'class="number gain"' in cell
     assert re.search(r'<td data-head="parameters" data-number="12.0"', text)
-    assert [page._number(c) for c in ('-0.5 (x)', '1,000', 'none', '96 x 192')] == [
-        -0.5,
-        1.0,
-        None,
-        96.0,
+    cells = '-0.5 (x)', '96 x 192', '1.2.3', 'none', '950 ms (1.00x)', '2 h 05 min'
+    assert [page._number(cell) for cell in cells] == [
+        *(-0.5, 96, 1.2, None),
+        pytest.approx(0.95),
+        120,
     ]
 
 
