@@ -144,7 +144,23 @@ def _sizes(group: Group) -> Table:
         rows,
         'In brackets the ratio to the baseline, here and below. A '
         'multiplication with its addition counts as one FLOP.',
+        list(_other_models(group)),
     )
+
+
+def _other_models(group: Group) -> Iterator[str]:
+    """Warnings about runs of other models than their config's."""
+    for model in group.models:
+        for runs in model.runs:
+            one, other = (
+                {key: value for key, value in settings.items() if key[:6] == 'model.'}
+                for settings in (runs[0].settings, model.settings)
+            )
+            if one and other and (difference := describe_difference(one, other)):
+                yield (
+                    f'sizes, times and memory are those of the config of {model.name}, '
+                    f'but it has runs of another model: {difference}'
+                )
 
 
 def _costs(comparison: Comparison, group: Group) -> Table:

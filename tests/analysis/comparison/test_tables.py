@@ -102,6 +102,22 @@ def test_sizes_with_their_ratios(comparison):
     assert broken['input'] == 'fails: no kernel'
 
 
+def test_runs_of_another_model_than_the_config_are_said(comparison):
+    group = comparison.groups[0]
+    block = group.models[1]
+    deeper = [
+        replace(run, settings=run.settings | {'model.backbone.depth': 101})
+        for run in block.runs[0]
+    ]
+    settings = block.runs[0][0].settings | {'model.backbone.depth': 50}
+    group.models[1] = replace(block, runs=[deeper], settings=settings)
+    table, *_ = tables.tables(comparison, group)
+    assert list(table.warnings) == [
+        'sizes, times and memory are those of the config of block, but it has '
+        'runs of another model: model.backbone.depth=101'
+    ]
+
+
 def test_costs_with_median_spread_and_ratio(comparison):
     base, block, broken = cells(comparison, 'Time and memory')
     assert base['inference time'] == '200 ms (1.00x)'
