@@ -19,7 +19,7 @@ from mmengine.runner import load_checkpoint
 from nl_plugins.analysis.baselines import find_baseline, published_results
 from nl_plugins.engine.config import load_config
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group('configs')]
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(
@@ -160,6 +160,8 @@ def layers(value):
     return value
 
 
+# One worker knows which models have started.
+@pytest.mark.xdist_group('configs')
 @pytest.mark.parametrize('path', CONFIGS)
 def test_config_starts_from_its_pretrained_file_and_trains_one_step(
     path, started, torch_home
