@@ -122,18 +122,18 @@ def test_video_demo_trains_and_compares(demo, monkeypatch, capfd):
 
 
 @pytest.mark.parametrize(
-    'name, toolbox, metric, title',
+    'name, toolbox, batch, metric, title',
     [
-        ('cls', 'mmpretrain', 'accuracy/top1: ', 'gain in top-1'),
-        ('pose', 'mmpose', 'coco/AP: ', 'gain in keypoint AP'),
+        ('cls', 'mmpretrain', 8, 'accuracy/top1: ', 'gain in top-1'),
+        ('pose', 'mmpose', 16, 'coco/AP: ', 'gain in keypoint AP'),
     ],
 )
 def test_matching_demos_train_and_compare(
-    demo, monkeypatch, capfd, name, toolbox, metric, title
+    demo, monkeypatch, capfd, name, toolbox, batch, metric, title
 ):
     pytest.importorskip(toolbox)
     out, table, _ = demonstrate(
-        demo, name, ONE_EPOCH, monkeypatch, capfd, num_train=16, num_val=8
+        demo, name, ONE_EPOCH, monkeypatch, capfd, num_train=batch, num_val=8
     )
     assert out.count('Epoch(train) [1][1/1]') == 2
     assert out.count(metric) == 2
