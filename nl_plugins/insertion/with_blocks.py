@@ -181,9 +181,7 @@ def _freeze_all_but_blocks(model: nn.Module) -> None:
 def train(model: nn.Module, names: list[str], mode: bool = True) -> nn.Module:
     """Call ``train`` of a model, which freezes its stages but not these blocks."""
     type(model).train(model, mode)
-    for name in names:
-        model.get_submodule(name).train(mode).requires_grad_(True)
-    return model
+    return _train_blocks(model, names, mode)
 
 
 def train_blocks_only(
@@ -194,8 +192,13 @@ def train_blocks_only(
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._NormBase):
             module.eval()
+    return _train_blocks(model, names, mode)
+
+
+def _train_blocks(model: nn.Module, names: list[str], mode: bool) -> nn.Module:
+    """Undo for blocks what a model has frozen with the stages they are in."""
     for name in names:
-        model.get_submodule(name).train(mode)
+        model.get_submodule(name).train(mode).requires_grad_(True)
     return model
 
 

@@ -102,7 +102,7 @@ class Toolbox:
         raise OptionError(f'there is no synthetic batch for {self.name}')
 
     def config_without_blocks(self, cfg: Config) -> str | None:
-        """The model that a method with a block of its own is compared with.
+        """Find the baseline of a method that is itself a block.
 
         Args:
             cfg (Config): Config of a model whose method is a block.

@@ -31,7 +31,7 @@ _TABLE = re.compile(r'(<!-- model zoo -->\n).*?(<!-- /model zoo -->)', re.DOTALL
 def stale_files(root: Path) -> list[str]:
     """Find the generated files that are not what they should be.
 
-    Parameters and FLOPs are taken as they stand in the metafiles. Tables of
+    Parameters and FLOPs are read from the metafiles, not counted. Tables of
     configs whose toolbox is not installed are not checked.
 
     Args:

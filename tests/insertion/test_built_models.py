@@ -228,6 +228,16 @@ def test_freeze_base_trains_the_blocks_alone(x):
     assert model.eval() is model and not model.get_submodule(first).training
 
 
+def test_freeze_base_trains_a_block_in_a_frozen_stage(x):
+    model, (name,) = nl_plugins.insert(
+        FrozenNet(), [dict(type=NL, after='layer1.0', frozen=False)], freeze_base=True
+    )
+    block = model.train().get_submodule(name)
+    assert block.training and all(p.requires_grad for p in block.parameters())
+    model(x).sum().backward()
+    assert block.conv_out.conv.weight.grad.any()
+
+
 def test_freeze_base_without_a_block_is_refused():
     with pytest.raises(ValueError, match='Net has no block that could be trained'):
         nl_plugins.insert(Net(), [], freeze_base=True)

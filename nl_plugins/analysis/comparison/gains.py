@@ -68,7 +68,7 @@ def gain_over(
     by_seed = [
         {seed: value for seed, value in side if seed is not None} for side in sides
     ]
-    # every run has a seed of its own, and the same ones on both sides
+    # No seed occurs twice on a side, and both sides have the same seeds.
     if by_seed[0].keys() == by_seed[1].keys() and all(
         len(seeds) == len(side) for seeds, side in zip(by_seed, sides)
     ):
