@@ -1,5 +1,6 @@
 """Base class of the adapters, and helpers that several of them use."""
 
+import copy
 import importlib
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -206,6 +207,24 @@ def visualization_hook(cfg: Config, hook_type: str) -> ConfigDict:
             f'{hook_type}'
         )
     return hook
+
+
+def flip_pipeline(cfg: Config, pack: dict | None = None) -> list[dict]:
+    """A pipeline of test time augmentation: each image as it is, and flipped.
+
+    Args:
+        cfg (Config): Config of a test.
+        pack (dict, optional): The last transform. Defaults to None, that of
+            the test pipeline.
+
+    Returns:
+        list[dict]: The other transforms of the test pipeline, and both views.
+    """
+    dataset = unwrap_datasets(cfg.test_dataloader.dataset)[0]
+    *transforms, last = copy.deepcopy(dataset.pipeline)
+    flips = [dict(type='RandomFlip', prob=prob) for prob in (1.0, 0.0)]
+    views = dict(type='TestTimeAug', transforms=[flips, [pack or last]])
+    return [*transforms, views]
 
 
 def unwrap_datasets(dataset: ConfigDict) -> list[ConfigDict]:

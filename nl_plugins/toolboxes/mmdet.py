@@ -1,6 +1,5 @@
 """Adapter of MMDetection."""
 
-import copy
 import os
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,13 @@ from mmengine.config import Config, ConfigDict
 from torch import nn
 
 from ..errors import OptionError
-from .base import Metric, Toolbox, unwrap_datasets, visualization_hook
+from .base import (
+    Metric,
+    Toolbox,
+    flip_pipeline,
+    unwrap_datasets,
+    visualization_hook,
+)
 
 #: Number of objects in every image of a synthetic batch.
 _OBJECTS = 10
@@ -94,7 +99,6 @@ class MMDetection(Toolbox):
                 tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100),
             ),
         )
-        flips = [dict(type='RandomFlip', prob=prob) for prob in (1.0, 0.0)]
         pack = dict(
             type='PackDetInputs',
             meta_keys=(
@@ -107,12 +111,5 @@ class MMDetection(Toolbox):
                 'flip_direction',
             ),
         )
-        dataset = unwrap_datasets(cfg.test_dataloader.dataset)[0]
-        cfg.setdefault(
-            'tta_pipeline',
-            [
-                *copy.deepcopy(dataset.pipeline[:-1]),
-                dict(type='TestTimeAug', transforms=[flips, [pack]]),
-            ],
-        )
+        cfg.setdefault('tta_pipeline', flip_pipeline(cfg, pack))
         super().use_tta(cfg)

@@ -1,6 +1,5 @@
 """Adapter of MMPreTrain."""
 
-import copy
 import os
 from typing import Any
 
@@ -8,7 +7,14 @@ from mmengine.config import Config, ConfigDict
 from torch import nn
 
 from ..errors import OptionError
-from .base import Metric, Toolbox, random_bytes, unwrap_datasets, visualization_hook
+from .base import (
+    Metric,
+    Toolbox,
+    flip_pipeline,
+    random_bytes,
+    unwrap_datasets,
+    visualization_hook,
+)
 
 
 class MMPreTrain(Toolbox):
@@ -57,12 +63,6 @@ class MMPreTrain(Toolbox):
                 'takes one view of an image'
             )
         # The defaults of MMPreTrain's own tool.
-        dataset = unwrap_datasets(cfg.test_dataloader.dataset)[0]
-        *transforms, pack = copy.deepcopy(dataset.pipeline)
-        flips = [dict(type='RandomFlip', prob=prob) for prob in (1.0, 0.0)]
         cfg.setdefault('tta_model', ConfigDict(type='AverageClsScoreTTA'))
-        cfg.setdefault(
-            'tta_pipeline',
-            [*transforms, dict(type='TestTimeAug', transforms=[flips, [pack]])],
-        )
+        cfg.setdefault('tta_pipeline', flip_pipeline(cfg))
         super().use_tta(cfg)
