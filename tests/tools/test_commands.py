@@ -54,8 +54,8 @@ def printed(dataset: str) -> list[str]:
 def run(command: str, folder: Path, home: Path, **options: object) -> str:
     """Run a command in a folder; its output is shown when it fails.
 
-    The first in a folder is a process as a user starts it, the others are
-    forked.
+    It is forked, except in a folder without results yet: there it is a process as
+    a user starts it.
     """
     arguments = [
         f'{key.replace("__", ".")}={value}'.replace(' ', '')
@@ -149,7 +149,7 @@ def test_coco(folder, torch_home):
 
 
 def test_fine_tuning_of_the_blocks_alone(folder, torch_home):
-    (folder / 'work_dirs').mkdir()  # so that the command is forked
+    (folder / 'work_dirs').mkdir()  # so that every command is forked
     tiny_coco.write(folder / 'data/coco', num_train=2)
     hub.write(torch_home, 'torchvision://resnet50')
     config = ROOT / 'configs/finetune/mask-rcnn_r50-nl-c4_fpn_ft-blocks-4e_coco.py'
@@ -183,6 +183,7 @@ def test_fine_tuning_of_the_blocks_alone(folder, torch_home):
 
 
 def test_cityscapes(folder, torch_home):
+    (folder / 'work_dirs').mkdir()  # so that every command is forked
     for split in 'train', 'val':
         images, labels = (
             folder / 'data/cityscapes' / kind / split / 'city'
@@ -229,6 +230,7 @@ def test_cityscapes(folder, torch_home):
 
 
 def test_kinetics(folder, torch_home):
+    (folder / 'work_dirs').mkdir()  # so that every command is forked
     pytest.importorskip('mmaction')
     data = folder / 'data/kinetics400'
     for split, number in ('train', 16), ('val', 2):
