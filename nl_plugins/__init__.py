@@ -46,12 +46,13 @@ __all__ = [
     'insert',
     'load_config',
     'places',
+    'show_attention',
     'upgrade',
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the names that need a toolbox when they are used."""
+    """Import the names that need a toolbox or matplotlib when they are used."""
     if name in LAZY:
         return getattr(import_module(f'{__name__}.{LAZY[name]}'), name)
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

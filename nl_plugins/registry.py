@@ -10,8 +10,10 @@ from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import Registry
 
-#: Modules that register the names which need a toolbox, imported on use.
-LAZY = dict.fromkeys(('NLHead', 'DNLHead'), 'toolboxes.mmseg_heads')
+#: Modules of the names which need a toolbox or matplotlib, imported on use.
+LAZY = dict.fromkeys(('NLHead', 'DNLHead'), 'toolboxes.mmseg_heads') | {
+    'show_attention': 'visualization.attention'
+}
 
 
 class _LazyRegistry(Registry):

@@ -1,7 +1,8 @@
 """Plot what a block of a trained model attends to in an image or video.
 
-Also what the block changes in the prediction. For any detector, segmentor or
-recognizer with a non-local block of this package or of upstream.
+Also what the block changes in the prediction. For any detector, segmentor,
+recognizer, classifier or pose estimator with a non-local block of this package
+or of upstream.
 """
 
 import argparse
@@ -9,7 +10,8 @@ from pathlib import Path
 
 from nl_plugins.engine import command_line
 from nl_plugins.visualization.attention import build_visualizer, plot_attention
-from nl_plugins.visualization.records import choose_block, find_blocks
+from nl_plugins.visualization.figures import SCALES
+from nl_plugins.visualization.records import choose_block
 from nl_plugins.visualization.samples import load_model, sample_from_file
 
 
@@ -38,7 +40,26 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--block',
         metavar='NAME',
-        help='name of the block in the model (default: the last one)',
+        help='name of the block in the model (default: the last one that sees the '
+        'whole image or clip; all are listed at the end)',
+    )
+    parser.add_argument(
+        '--scale',
+        choices=SCALES,
+        default='max',
+        help='what the colours span: max: 0 to the largest weight of each map; '
+        'shared: of all maps of a figure; uniform: 0.1 to 10 times the mean, '
+        'logarithmic, in every figure (default: max)',
+    )
+    parser.add_argument(
+        '--format',
+        nargs='+',
+        choices=['pdf', 'svg', 'gif', 'mp4'],
+        default=[],
+        dest='formats',
+        help='beside the PNG files write the figures to --show-dir in these formats, '
+        'in the width of two columns of a paper; gif and mp4 show the frames of a '
+        'video one after another',
     )
     parser.add_argument(
         '--show-dir',
@@ -55,22 +76,24 @@ def main() -> None:
     args = parse_args()
     with command_line.report_errors():
         model = load_model(args.config, args.checkpoint, args.device)
-        name, _ = choose_block(model, args.block)
+        if args.block:
+            choose_block(model, args.block)
         folder = args.show_dir or Path('work_dirs', Path(args.config).stem, 'attention')
         command_line.make_folder(folder)
         data = sample_from_file(model.cfg, args.file)
+        name = Path(args.file).stem
         visualizer = build_visualizer(model.cfg, str(folder), model.dataset_meta)
         lines = plot_attention(
             model,
             data,
             visualizer,
-            Path(args.file).stem,
-            [tuple(point) for point in args.points],
             name,
+            [tuple(point) for point in args.points],
+            args.block,
+            scale=args.scale,
+            files=[folder / f'{name}.{suffix}' for suffix in args.formats],
         )
         visualizer.close()
-    others = [other for other in find_blocks(model) if other != name]
-    print(f'block: {name}' + (f' (others: {", ".join(others)})' if others else ''))
     print('\n'.join(lines))
     print(f'pictures: {folder}')
 

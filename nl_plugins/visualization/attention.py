@@ -1,37 +1,52 @@
-"""Attention of blocks, plotted with mmengine's visualizers."""
+"""Attention of blocks in images and videos, plotted."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import cv2
 import mmcv
 import numpy as np
-import torch
+from matplotlib.figure import Figure
 from mmengine.config import Config
 from mmengine.model import BaseModel
 from mmengine.registry import VISUALIZERS
 from mmengine.structures import BaseDataElement
 from mmengine.visualization import Visualizer
 
-from .records import (
-    AttentionMap,
-    Record,
-    attention_from,
-    choose_block,
-    default_points,
+from .changes import (
+    change_of_probabilities,
     describe_change,
+    name_all_classes,
+    scores_of_classes,
+)
+from .figures import (
+    ANIMATIONS,
+    DPI,
+    AttentionFigure,
+    Panel,
+    animate,
+    plot_panels,
+    plot_scores,
+    to_pixels,
+)
+from .queries import AttentionMap, attention_from, default_points, seen_pixel
+from .records import (
+    Record,
+    choose_block,
+    find_blocks,
     record,
     run,
-    seen_pixel,
     switched_off,
     whole_images,
 )
 from .samples import sample_from_file
 
-#: Frames of a strip, and the widths in pixels that a panel may have.
-_FRAMES, _WIDTHS = 8, (240, 640)
-_TITLE = 22  # pixels above a panel
+#: Frames of a strip, and the space between them as a part of their width.
+_FRAMES, _SPACE = 8, 0.02
+#: A map whose peak is smaller, in multiples of the mean, is called uniform.
+_UNIFORM = 1.2
 
 
 def build_visualizer(cfg: Config, save_dir: str, dataset_meta: dict) -> Visualizer:
@@ -64,6 +79,8 @@ def plot_attention(
     points: Sequence[tuple[float, float]] = (),
     block: str | None = None,
     step: int = 0,
+    scale: str = 'max',
+    files: Sequence[Path] = (),
 ) -> list[str]:
     """Plot what a block attends to and what it changes in the prediction.
 
@@ -81,48 +98,94 @@ def plot_attention(
         name (str): Prefix of their names.
         points (Sequence[tuple[float, float]]): Query pixels, column and row
             in the original image, or in the frames of a video as the model
-            sees them. Defaults to none, those of :func:`.records.
+            sees them. Defaults to none, those of :func:`.queries.
             default_points`.
         block (str, optional): Name of the block. Defaults to None, the last
-            one.
+            one that sees the whole image or clip.
         step (int): Step of the training. Defaults to 0.
+        scale (str): What the colours span, as in :func:`.figures.
+            plot_panels`. Defaults to ``'max'``.
+        files (Sequence[Path]): Names of files without what follows the
+            prefix, such as ``dir/image.pdf``: the figures are also written
+            as ``dir/image_point0.pdf``. A ``.gif`` or ``.mp4`` has the frames
+            of a clip one after another. Defaults to none.
 
     Returns:
-        list[str]: Lines that say what the block changes.
+        list[str]: The block and the others, and what the block changes.
 
     Raises:
         OptionError: If there is no such block or pixel, or the block is not
             for such data.
     """
-    _, module = choose_block(model, block)
-    seen = record(model, data, module)
-    painter = Visualizer()  # MMPose's own paints text in another way
-    middle = len(seen.frames) // 2
-    for number, point in enumerate(points or default_points(seen)):
-        maps = {
-            f'{term}, peak {found.peak:.3g} x mean': found
-            for term, found in attention_from(seen, point, middle).items()
-        }
-        panels = _panels(painter, seen, point, middle, maps)
-        # images side by side, the strips of a video on one another
-        picture = np.concatenate(panels, axis=int(len(seen.frames) == 1))
-        visualizer.add_image(f'{name}_point{number}', picture, step)
-    with whole_images(model), switched_off(module):
+    seen = record(model, data, choose_block(model, block)[1] if block else None)
+    with whole_images(model), switched_off(seen.block):
         without = run(model, data)
     meta = visualizer.dataset_meta
     visualizer.dataset_meta = name_all_classes(meta, seen.result, without)
-    lines = describe_change(
-        seen.result, without, visualizer.dataset_meta.get('classes')
-    )
-    _plot_change(visualizer, painter, seen, without, lines, name, step)
+    classes = visualizer.dataset_meta.get('classes')
+    for suffix, figure in _figures(seen, without, points, classes, scale):
+        visualizer.add_image(f'{name}_{suffix}', to_pixels(figure), step)
+        for file in files:
+            if file.suffix not in ANIMATIONS:
+                figure.savefig(file.with_name(f'{file.stem}_{suffix}{file.suffix}'))
+    for file in files:
+        if file.suffix in ANIMATIONS:
+            for number, point in enumerate(points or default_points(seen)):
+                path = file.with_name(f'{file.stem}_point{number}{file.suffix}')
+                animate(_frames_of_clip(seen, point, scale), path)
+    _add_predictions(visualizer, seen, without, name, step)
     visualizer.dataset_meta = meta
-    return lines
+    others = [other for other in find_blocks(model) if other != seen.name]
+    return [
+        f'block: {seen.name}' + (f' (others: {", ".join(others)})' if others else ''),
+        *describe_change(seen.result, without, classes),
+    ]
+
+
+def show_attention(
+    model: BaseModel,
+    image: str | Path | np.ndarray,
+    point: tuple[float, float] | None = None,
+    block: str | None = None,
+    scale: str = 'max',
+) -> AttentionFigure:
+    """Plot what a block attends to from a pixel, for a notebook.
+
+    Args:
+        model (BaseModel): A model in evaluation mode with its config as
+            ``cfg``, such as the ``model`` of a toolbox's inferencer.
+        image (str | Path | np.ndarray): File of an image or video, or an
+            image, BGR as of ``mmcv.imread``.
+        point (tuple[float, float], optional): Column and row of the query
+            pixel; of a video in its middle frame. Defaults to None, the first
+            of :func:`.queries.default_points`.
+        block (str, optional): Name of the block. Defaults to None, the last
+            one that sees the whole image or clip.
+        scale (str): What the colours span, as in :func:`.figures.
+            plot_panels`. Defaults to ``'max'``.
+
+    Returns:
+        AttentionFigure: Query and maps. It displays itself in a notebook;
+        ``savefig('attention.pdf')`` writes it.
+
+    Raises:
+        OptionError: As :func:`plot_attention`, or there is no such file.
+    """
+    with TemporaryDirectory() as folder:
+        if isinstance(image, np.ndarray):
+            mmcv.imwrite(image, f'{folder}/image.png')
+            image = f'{folder}/image.png'
+        data = sample_from_file(model.cfg, image)
+    seen = record(model, data, choose_block(model, block)[1] if block else None)
+    return _plot_query(seen, point or default_points(seen)[0], scale)
 
 
 def attention_maps(
     model: BaseModel, file: str | Path, point: tuple[float, float]
 ) -> tuple[Record, dict[str, AttentionMap]]:
     """Run a model on a file and look at the attention of its last block.
+
+    It is the last one that sees the whole image or clip.
 
     Args:
         model (BaseModel): Detector, segmentor or recognizer with its config
@@ -140,7 +203,7 @@ def attention_maps(
         OptionError: If the model has no non-local block, the block is not
             for such data, or there is no such pixel.
     """
-    seen = record(model, sample_from_file(model.cfg, file), choose_block(model)[1])
+    seen = record(model, sample_from_file(model.cfg, file))
     return seen, attention_from(seen, point, frame=-1)
 
 
@@ -148,6 +211,7 @@ def compare_attention(
     models: Mapping[str, BaseModel],
     queries: Sequence[tuple[str | Path, tuple[float, float]]],
     path: str | Path,
+    scale: str = 'max',
 ) -> None:
     """Plot the attention of the last blocks of several models.
 
@@ -156,135 +220,144 @@ def compare_attention(
             :func:`attention_maps`.
         queries (Sequence[tuple]): File of an image or video, and the query
             pixel, each of which gets a row, of a video a strip for each map.
-        path (str | Path): PNG file to write.
+        path (str | Path): PNG, PDF or SVG file to write.
+        scale (str): What the colours span, as in :func:`.figures.
+            plot_panels`. Defaults to ``'max'``.
 
     Raises:
         OptionError: As :func:`attention_maps`.
     """
-    painter = Visualizer()
-    rows = []
+    rows: list[list[Panel]] = []
     for file, point in queries:
-        panels: list[np.ndarray] = []
+        panels: list[Panel] = []
         for name, model in models.items():
             seen, found = attention_maps(model, file, point)
             maps = {f'{name}: {term}': found[term] for term in found}
             last = len(seen.frames) - 1
             # the input once
-            panels += _panels(painter, seen, point, last, maps)[bool(panels) :]
-        rows.append(np.concatenate(panels, axis=int(last == 0)))
-    mmcv.imwrite(mmcv.rgb2bgr(np.concatenate(rows)), str(path))
+            panels += _panels(seen, point, last, maps)[bool(panels) :]
+        rows += [panels] if last == 0 else [[panel] for panel in panels]
+    plot_panels(rows, scale).savefig(path, dpi=DPI)
 
 
-def name_all_classes(meta: dict | None, *results: BaseDataElement) -> dict:
-    """Complete the names and colours of a dataset that names too few classes.
+def _figures(
+    seen: Record,
+    without: BaseDataElement,
+    points: Sequence[tuple[float, float]],
+    classes: Sequence[str] | None,
+    scale: str,
+) -> Iterator[tuple[str, Figure]]:
+    """The figures of a record and what follows the prefix in their names."""
+    for number, point in enumerate(points or default_points(seen)):
+        yield f'point{number}', _plot_query(seen, point, scale)
+    if 'pred_score' in without:  # classes of an image or a video
+        yield 'change', plot_scores(*scores_of_classes(seen.result, without, classes))
+    if 'seg_logits' in without:
+        change = change_of_probabilities(seen.result, without)
+        image = cv2.resize(seen.frames[0], change.shape[::-1])
+        title = f'change of probabilities, mean {change.mean():.3f}'
+        yield 'change', plot_panels([[Panel(title, image, change, unit='')]])
 
-    The head of a model may predict more classes than its dataset names.
 
-    Args:
-        meta (dict, optional): ``'classes'`` and ``'palette'``, or None.
-        results (BaseDataElement): Predictions.
-
-    Returns:
-        dict: ``meta`` with a name (``'class 3'``) and a colour for every
-        predicted class, as far as it has names and colours at all.
-    """
-    meta = dict(meta or {})
-    predicted = [
-        labels
-        for result in results
-        for labels in (
-            result.get('pred_instances', {}).get('labels'),
-            result.get('pred_sem_seg', {}).get('data'),
-            torch.arange(len(result.get('pred_score', ()))),
-        )
-        if labels is not None and labels.numel()
-    ]
-    number = 1 + max((int(labels.max()) for labels in predicted), default=-1)
-    if meta.get('classes'):
-        more = range(len(meta['classes']), number)
-        meta['classes'] = (*meta['classes'], *(f'class {i}' for i in more))
-    if isinstance(meta.get('palette'), (list, tuple)):
-        colours = np.random.default_rng(0).integers(0, 256, (number, 3))
-        meta['palette'] = [
-            *meta['palette'],
-            *map(tuple, colours[len(meta['palette']) :].tolist()),
-        ]
-    return meta
+def _plot_query(
+    seen: Record, point: tuple[float, float], scale: str
+) -> AttentionFigure:
+    """What a block attends to from a pixel, of a clip in its middle frame."""
+    frame = len(seen.frames) // 2
+    panels = _panels(seen, point, frame, attention_from(seen, point, frame))
+    # images side by side, the strips of a video on one another
+    return plot_panels(
+        [panels] if len(seen.frames) == 1 else [[panel] for panel in panels], scale
+    )
 
 
 def _panels(
-    painter: Visualizer,
     seen: Record,
     point: tuple[float, float],
     frame: int,
-    maps: dict[str, AttentionMap],
-) -> list[np.ndarray]:
+    maps: Mapping[str, AttentionMap],
+) -> list[Panel]:
     """The input with the point in a frame, and each map over the input."""
-    count = len(seen.frames)
+    count, _, width = seen.frames.shape[:3]
     shown = np.arange(count)
     if count > _FRAMES:
         # evenly spaced, the frame among them, in the middle if it can be
         step = count // _FRAMES
         before = max(_FRAMES // 2, _FRAMES - 1 - (count - 1 - frame) // step)
         shown = frame + step * (np.arange(_FRAMES) - min(before, frame // step))
-    frames = [_fitted(image) for image in seen.frames[shown]]
-    strip = np.concatenate(frames, axis=1)
-    height, width = frames[0].shape[:2]
-    scale = width / seen.frames.shape[2], height / seen.frames.shape[1]
-    mark = np.array([seen_pixel(seen, point)]) * scale
-    mark[0, 0] += shown.tolist().index(frame) * width
-    title = 'query'
-    if count > 1:
-        title += f' in frame {frame + 1} of {count}'
-    panels = [_titled(painter, strip, title, mark)]
-    for title, found in maps.items():
-        # one scale of colours for all frames
-        weights = np.concatenate(list(found.weights[shown]), axis=1)
-        weights = cv2.resize(weights, strip.shape[1::-1])
-        heat = painter.draw_featmap(torch.from_numpy(weights)[None], strip)
-        panels.append(_titled(painter, heat, title, mark))
-    return panels
-
-
-def _fitted(image: np.ndarray) -> np.ndarray:
-    """An image in a size at which a title above it can be read."""
-    width = image.shape[1]
-    factor = -(-_WIDTHS[0] // width)  # whole pixels
-    if width > _WIDTHS[1]:
-        factor = _WIDTHS[1] / width
-    size = [max(1, round(factor * side)) for side in image.shape[1::-1]]
-    return cv2.resize(
-        image, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_NEAREST
+    space = max(1, round(_SPACE * width))
+    left = shown.tolist().index(frame) * (width + space)
+    column, row = seen_pixel(seen, point)
+    return _query_and_maps(
+        f'query in frame {frame + 1} of {count}' if count > 1 else 'query',
+        _side_by_side(seen.frames[shown], space, 255),
+        {
+            title: (found, _side_by_side(found.weights[shown], space, np.nan))
+            for title, found in maps.items()
+        },
+        (left + column, row),
+        (left, width) if count > 1 else None,
     )
 
 
-def _titled(
-    painter: Visualizer, image: np.ndarray, title: str, mark: np.ndarray
-) -> np.ndarray:
-    """A picture with a cross at a position and a title above it."""
-    bar = np.full((_TITLE, image.shape[1], 3), 255, np.uint8)
-    painter.set_image(np.concatenate([bar, image]))
-    painter.draw_texts(title, np.array([4, 3]), 9, 'black')
-    painter.draw_points(mark + [0, _TITLE], 'lime', '+', np.array([120]))
-    return painter.get_image()
+def _frames_of_clip(
+    seen: Record, point: tuple[float, float], scale: str
+) -> Iterator[np.ndarray]:
+    """The pictures of an animation: each frame, and the maps over it."""
+    count, _, width = seen.frames.shape[:3]
+    middle = count // 2
+    maps = attention_from(seen, point, middle)
+    for number, image in enumerate(seen.frames):
+        weights = {term: (found, found.weights[number]) for term, found in maps.items()}
+        title = f'frame {number + 1} of {count}'
+        if number == middle:
+            cross = seen_pixel(seen, point)
+            panels = _query_and_maps(title, image, weights, cross, (0, width))
+        else:
+            panels = _query_and_maps(title, image, weights)
+        yield to_pixels(plot_panels([panels], scale))
 
 
-def _plot_change(
+def _query_and_maps(
+    title: str,
+    image: np.ndarray,
+    maps: Mapping[str, tuple[AttentionMap, np.ndarray]],
+    cross: tuple[float, float] | None = None,
+    border: tuple[float, float] | None = None,
+) -> list[Panel]:
+    """An image, and over it what is shown of the weights of each map."""
+    panels = [Panel(title, image, cross=cross, border=border)]
+    for term, (found, weights) in maps.items():
+        uniform = ', uniform' if found.peak < _UNIFORM else ''
+        panels.append(
+            Panel(
+                f'{term}\npeak {found.peak:.3g} × mean{uniform}',
+                image,
+                weights / found.mean,
+                peak=found.peak,
+                cross=cross,
+                border=border,
+            )
+        )
+    return panels
+
+
+def _side_by_side(frames: np.ndarray, space: int, value: float) -> np.ndarray:
+    """Frames in a row, with a space of a value between them."""
+    gaps = [(0, 0), (0, 0), (0, space)] + [(0, 0)] * (frames.ndim - 3)
+    padded = np.pad(frames, gaps, constant_values=value)
+    return np.concatenate(list(padded), axis=1)[:, :-space]
+
+
+def _add_predictions(
     visualizer: Visualizer,
-    painter: Visualizer,
     seen: Record,
     without: BaseDataElement,
-    lines: list[str],
     name: str,
     step: int,
 ) -> None:
-    """The predictions with and without the block."""
-    if 'pred_score' in without:  # classes of an image or a video
-        page = np.full((_TITLE * (len(lines) + 1), 560, 3), 255, np.uint8)
-        painter.set_image(page)
-        for number, line in enumerate(lines):
-            painter.draw_texts(line, np.array([8, _TITLE * number + 8]), 10, 'black')
-        visualizer.add_image(f'{name}_change', painter.get_image(), step)
+    """Add the toolbox's own pictures of the two predictions."""
+    if 'pred_score' in without:  # bars show them
         return
     height, width = without.ori_shape[:2]
     if 'input_center' in without:  # a person, not the whole image
@@ -295,15 +368,3 @@ def _plot_change(
         visualizer.add_datasample(
             f'{name}_{suffix}_block', image, result.cpu(), draw_gt=False, step=step
         )
-    if 'seg_logits' not in without:
-        return
-    one, other = (
-        _probabilities(result.seg_logits.data) for result in (seen.result, without)
-    )
-    change = (one - other).abs().sum(dim=0, keepdim=True).cpu() / 2
-    visualizer.add_image(f'{name}_change', painter.draw_featmap(change, image), step)
-
-
-def _probabilities(logits: torch.Tensor) -> torch.Tensor:
-    """Of each class, ``(C, H, W)``; a single one has a sigmoid."""
-    return logits.softmax(dim=0) if len(logits) > 1 else logits.sigmoid()

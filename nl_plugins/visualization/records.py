@@ -1,6 +1,6 @@
-"""What a block of a trained model sees, attends to and contributes."""
+"""What the blocks of a trained model see."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -11,7 +11,6 @@ from mmengine.dataset import pseudo_collate
 from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
-from torch.nn import functional
 
 from ..blocks.base import NonLocalBlock
 from ..errors import OptionError
@@ -21,6 +20,7 @@ class Record(NamedTuple):
     """One forward of a model.
 
     Attributes:
+        name (str): Name of the block in the model.
         block (NonLocalBlock): The block that was looked at.
         features (Tensor): Its input, of one sample.
         frames (np.ndarray): What the model sees, RGB, ``(T, H, W, 3)``,
@@ -32,25 +32,13 @@ class Record(NamedTuple):
         result (BaseDataElement): The prediction, in the toolbox's own form.
     """
 
+    name: str
     block: NonLocalBlock
     features: Tensor
     frames: np.ndarray
     padded: tuple[int, int]
     window: tuple[float, float, float, float]
     result: BaseDataElement
-
-
-class AttentionMap(NamedTuple):
-    """What a block attends to from one position.
-
-    Attributes:
-        weights (np.ndarray): Enlarged to the frames, ``(T, H, W)``.
-        peak (float): The largest weight, in multiples of the mean. 1 is a
-            block that takes everything in alike.
-    """
-
-    weights: np.ndarray
-    peak: float
 
 
 def find_blocks(model: nn.Module) -> dict[str, NonLocalBlock]:
@@ -93,7 +81,9 @@ def choose_block(
     return name, blocks[name]
 
 
-def record(model: BaseModel, data: dict[str, Any], block: NonLocalBlock) -> Record:
+def record(
+    model: BaseModel, data: dict[str, Any], block: NonLocalBlock | None = None
+) -> Record:
     """Run a model and keep what a block gets.
 
     A segmentor that slides a window takes the whole image at once here. Of
@@ -103,60 +93,113 @@ def record(model: BaseModel, data: dict[str, Any], block: NonLocalBlock) -> Reco
         model (BaseModel): Detector, segmentor or recognizer in evaluation
             mode.
         data (dict[str, Any]): A sample as the dataset gives it.
-        block (NonLocalBlock): A block of the model.
+        block (NonLocalBlock, optional): A block of the model. Defaults to
+            None, the last one that sees the whole image or clip.
 
     Returns:
         Record: What was seen.
 
     Raises:
-        OptionError: If the block is none for images, or in a recognizer
-            none for clips, did not run, or does not see the whole image.
+        OptionError: If the model has no block, or the block is none for
+            images, or in a recognizer none for clips, did not run, or does not
+            see the whole image.
     """
-    inputs = data['inputs']
-    is_video = inputs.dim() > 3
-    if block.ndim != (3 if is_video else 2):
-        raise OptionError(
-            f'the block must be one for {"clips" if is_video else "images"}, '
-            f'but it is a {type(block).__name__}'
-        )
-    features = []
-    handle = block.register_forward_pre_hook(
-        lambda module, args: features.append(args[0])
-    )
+    name, _ = choose_block(model)
+    names = {module: name for name, module in find_blocks(model).items()}
+    seen = record_all(model, data)
+    usable = [name for name, found in seen.items() if isinstance(found, Record)]
+    if block is not None:
+        name = names[block]
+    elif usable:
+        name = usable[-1]
+    found = seen[name]
+    if isinstance(found, Record):
+        return found
+    hint = f'; choose another block (--block): {", ".join(usable)}' if usable else ''
+    raise OptionError(f'{found}{hint}')
+
+
+def record_all(model: BaseModel, data: dict[str, Any]) -> dict[str, Record | str]:
+    """Run a model and keep what each of its blocks gets.
+
+    Args:
+        model (BaseModel): As for :func:`record`.
+        data (dict[str, Any]): A sample as the dataset gives it.
+
+    Returns:
+        dict[str, Record | str]: By the names of the blocks, what was seen, or
+        the reason why the block cannot be looked at.
+    """
+    blocks = find_blocks(model)
+    inputs: dict[nn.Module, Tensor] = {}
+
+    def keep(module: nn.Module, args: tuple[Tensor]) -> None:
+        inputs.setdefault(module, args[0])
+
+    handles = [block.register_forward_pre_hook(keep) for block in blocks.values()]
     try:
         with whole_images(model):
             result = run(model, data)
     finally:
-        handle.remove()
-    if not features:
-        raise OptionError(
-            f'the {type(block).__name__} does not run when the model predicts'
+        for handle in handles:
+            handle.remove()
+    return {
+        name: _reason(name, block, data['inputs'], inputs.get(block))
+        or _record_of(name, block, data['inputs'], inputs[block], result)
+        for name, block in blocks.items()
+    }
+
+
+def _reason(
+    name: str, block: NonLocalBlock, images: Tensor, features: Tensor | None
+) -> str:
+    """Why a block cannot be looked at, or an empty string."""
+    is_video = images.dim() > 3
+    if block.ndim != (3 if is_video else 2):
+        return (
+            f'{name} must be a block for {"clips" if is_video else "images"}, '
+            f'but it is a {type(block).__name__}'
         )
-    if not is_video:
-        if len(features[0]) != 1:
-            raise OptionError(
-                f'the {type(block).__name__} does not see the whole image, '
-                f'but {len(features[0])} regions of it'
-            )
-        frames = inputs.permute(1, 2, 0).numpy()[None, ..., ::-1]
-        shape = frames.shape[1:3]
+    if features is None:
+        return f'{name} does not run when the model predicts'
+    if not is_video and len(features) != 1:
+        return f'{name} does not see the whole image, but {len(features)} regions of it'
+    return ''
+
+
+def _record_of(
+    name: str,
+    block: NonLocalBlock,
+    images: Tensor,
+    features: Tensor,
+    result: BaseDataElement,
+) -> Record:
+    """Put together what was seen."""
+    height, width = images.shape[-2:]
+    if images.dim() == 3:
+        keys = ('batch_input_shape', 'pad_shape')
+        padded = next((result.get(key) for key in keys if key in result), None)
         return Record(
+            name,
             block,
-            features[0][:1],
-            frames,
-            result.get('batch_input_shape', result.get('pad_shape', shape))[:2],
-            _window(result, shape),
+            features,
+            images.permute(1, 2, 0).numpy()[None, ..., ::-1],
+            padded[:2] if padded else (height, width),
+            _window(result, (height, width)),
             result,
         )
-    if inputs.dim() == 5:  # clips
-        frames = inputs[0].transpose(0, 1)
+    if images.dim() == 5:  # clips
+        frames = images[0].transpose(0, 1)
     else:  # frames of a 2D recognizer, of all its crops
-        frames = inputs[: block.num_frames or features[0].shape[2]]
-    frames = frames.permute(0, 2, 3, 1).numpy()
-    shape = frames.shape[1:3]
-    window = (0, 0, shape[1], shape[0])
+        frames = images[: block.num_frames or features.shape[2]]
     return Record(
-        block, features[0][: block.num_frames or 1], frames, shape, window, result
+        name,
+        block,
+        features[: block.num_frames or 1],
+        frames.permute(0, 2, 3, 1).numpy(),
+        (height, width),
+        (0, 0, width, height),
+        result,
     )
 
 
@@ -203,123 +246,6 @@ def switched_off(block: nn.Module) -> Iterator[None]:
         handle.remove()
 
 
-def attention_from(
-    seen: Record, point: tuple[float, float], frame: int = 0
-) -> dict[str, AttentionMap]:
-    """What a block attends to from one pixel.
-
-    Args:
-        seen (Record): What the model did.
-        point (tuple[float, float]): Column and row of the query pixel in
-            the original image, or in the frames as the model sees them.
-        frame (int): Frame of a video, negative ones from the end. Defaults
-            to 0.
-
-    Returns:
-        dict[str, AttentionMap]: The block's terms, ``'pairwise'`` and
-        ``'unary'``, as far as it has them.
-
-    Raises:
-        OptionError: If the image has no such pixel.
-    """
-    left, top, width, height = seen.window
-    if not (left <= point[0] < left + width and top <= point[1] < top + height):
-        what = 'the frames' if seen.block.ndim == 3 else 'the image'
-        size = f'the size is {width:.0f} x {height:.0f}'
-        if left or top:
-            what = f'the part of {what} that the model sees'
-            size += f' from {left:.0f}, {top:.0f}'
-        raise OptionError(f'{point} is no pixel (column, row) of {what}, as {size}')
-    grid = _grid(seen)
-    place = [
-        int(value / padded * positions)
-        for value, padded, positions in zip(
-            seen_pixel(seen, point)[::-1], seen.padded, grid[1:]
-        )
-    ]
-    if seen.block.ndim == 3:
-        frame %= len(seen.frames)
-        place.insert(0, int(frame / len(seen.frames) * grid[0]))
-    pairwise, unary = seen.block.attention_weights(seen.features, torch.tensor([place]))
-    found = {}
-    if pairwise is not None:
-        found['pairwise'] = pairwise[0, 0]
-    if unary is not None:
-        found['unary'] = unary[0]
-    return {
-        term: AttentionMap(_enlarge(seen, w), float(w.max() / w.mean()))
-        for term, w in found.items()
-    }
-
-
-def seen_pixel(seen: Record, point: tuple[float, float]) -> tuple[float, float]:
-    """Find a pixel of the original image in what the model sees.
-
-    Args:
-        seen (Record): What the model did.
-        point (tuple[float, float]): Column and row in the original image.
-
-    Returns:
-        tuple[float, float]: Column and row in the frames.
-    """
-    left, top, width, height = seen.window
-    rows, columns = seen.frames.shape[1:3]
-    return (point[0] - left) * columns / width, (point[1] - top) * rows / height
-
-
-def default_points(seen: Record, most: int = 4) -> list[tuple[float, float]]:
-    """Pixels to look from if nobody chose any.
-
-    Args:
-        seen (Record): What the model did.
-        most (int): How many detections. Defaults to 4.
-
-    Returns:
-        list[tuple[float, float]]: Column and row of the keypoints, or of the
-        centres of the detections, with the highest scores, or a grid of four.
-    """
-    left, top, width, height = seen.window
-    found = seen.result.get('pred_instances')
-    if found is not None and 'keypoints' in found:
-        best = found.keypoint_scores[0].argsort()[::-1][:most]
-        # half of a pixel of the heatmap may lie outside
-        inside = np.clip(
-            found.keypoints[0][best], (left, top), (left + width - 1, top + height - 1)
-        )
-        return [(float(x), float(y)) for x, y in inside]
-    if found is not None:
-        boxes = found.bboxes[found.scores.argsort(descending=True)]
-        # some detectors of masks leave their boxes empty
-        boxes = boxes[(boxes[:, 2:4] > boxes[:, :2]).all(dim=1)][:most]
-    if found is not None and len(boxes):
-        centres = (boxes[:, :2] + boxes[:, 2:4]) / 2
-        limit = centres.new_tensor([width - 1, height - 1])
-        return [tuple(c) for c in centres.clamp(min=0).minimum(limit).tolist()]
-    return [
-        (left + width * x / 4, top + height * y / 4) for y in (1, 3) for x in (1, 3)
-    ]
-
-
-def _grid(seen: Record) -> tuple[int, ...]:
-    """Frames, rows and columns of the block's positions."""
-    size = tuple(seen.features.shape[2:])
-    if seen.block.ndim == 2:
-        return 1, *size
-    frames: Any = seen.block.num_frames
-    return (frames, *size) if frames else size
-
-
-def _enlarge(seen: Record, weights: Tensor) -> np.ndarray:
-    """Weights of key positions for every pixel that the model sees."""
-    count, height, width = seen.frames.shape[:3]
-    mode: str = 'bilinear'
-    size: tuple[int, ...] = seen.padded
-    if weights.dim() == 3:
-        mode, size = 'trilinear', (count, *size)
-    large = functional.interpolate(weights[None, None].float(), size, mode=mode)
-    return large.reshape(count, *seen.padded)[:, :height, :width].cpu().numpy()
-
-
 @contextmanager
 def whole_images(model: BaseModel) -> Iterator[None]:
     """Let a segmentor that slides a window take the image at once.
@@ -336,54 +262,3 @@ def whole_images(model: BaseModel) -> Iterator[None]:
         yield
     finally:
         model.test_cfg = test_cfg
-
-
-def describe_change(
-    with_block: BaseDataElement,
-    without: BaseDataElement,
-    classes: Sequence[str] | None = None,
-) -> list[str]:
-    """Say what a block changes in a prediction.
-
-    Args:
-        with_block (BaseDataElement): The prediction, in the toolbox's form.
-        without (BaseDataElement): The one with the block switched off.
-        classes (Sequence[str], optional): Names of the classes. Defaults to
-            None, their numbers.
-
-    Returns:
-        list[str]: Lines about the detections, keypoints, pixels or classes.
-    """
-    for name, field in (('pred_sem_seg', 'data'), ('pred_panoptic_seg', 'sem_seg')):
-        if name in with_block:
-            one, other = (
-                result.get(name).get(field) for result in (with_block, without)
-            )
-            changed = (one != other).float().mean()
-            return [f'{100 * changed:.1f} % of the pixels change their class']
-    if 'pred_instances' in with_block and 'keypoints' in with_block.pred_instances:
-        one, other = (result.pred_instances for result in (with_block, without))
-        moved = np.linalg.norm(one.keypoints - other.keypoints, axis=-1)
-        change = (one.keypoint_scores - other.keypoint_scores).mean()
-        return [
-            f'keypoints move by {moved.mean():.1f} px, at most {moved.max():.1f} px; '
-            f'their scores change by {change:+.3f} in the mean'
-        ]
-    if 'pred_instances' in with_block:
-        lines = []
-        for threshold in (0.3, 0.5, 0.7):
-            one, other = (
-                int((result.pred_instances.scores >= threshold).sum())
-                for result in (with_block, without)
-            )
-            lines.append(
-                f'detections with a score of at least {threshold}: '
-                f'{one} with the block, {other} without'
-            )
-        return lines
-    scores, others = with_block.pred_score, without.pred_score
-    return [
-        f'class {classes[i] if classes else i}: {scores[i]:.3f} with the '
-        f'block, {others[i]:.3f} without'
-        for i in scores.topk(min(5, len(scores))).indices.tolist()
-    ]

@@ -13,7 +13,7 @@ from nl_plugins.analysis.complexity import input_shape, measure_complexity
 from nl_plugins.engine.config import build_model, load_config
 from nl_plugins.errors import OptionError
 from nl_plugins.toolboxes import toolbox_of
-from nl_plugins.visualization import attention, records
+from nl_plugins.visualization import attention, changes, queries, records
 from nl_plugins.visualization.samples import load_model, sample_from_file
 
 pytest.importorskip('mmpose')
@@ -80,20 +80,20 @@ def test_a_pixel_of_the_image_is_found_in_the_box(image):
     _, block = records.choose_block(model)
     seen = records.record(model, sample, block)
     rows, columns = np.nonzero(seen.frames[0].max(axis=2) > 128)
-    column, row = records.seen_pixel(seen, (100, 20))
+    column, row = queries.seen_pixel(seen, (100, 20))
     assert column == pytest.approx(columns.mean(), abs=1)
     assert row == pytest.approx(rows.mean(), abs=1)
     # a position of the block that contains it has the map's query
-    maps = records.attention_from(seen, (100, 20))
+    maps = queries.attention_from(seen, (100, 20))
     assert maps['pairwise'].weights.shape == seen.frames.shape[:3]
     left, top, width, _ = seen.window
     with pytest.raises(OptionError, match=f'from {left:.0f}, {top:.0f}'):
-        records.attention_from(seen, (left + width + 1, 20))
+        queries.attention_from(seen, (left + width + 1, 20))
     # the keypoint, which may be half of a pixel of the heatmap outside
-    (point,) = records.default_points(seen)
+    (point,) = queries.default_points(seen)
     keypoint = seen.result.pred_instances.keypoints[0, 0]
     assert point == pytest.approx(keypoint, abs=8)
-    records.attention_from(seen, point)
+    queries.attention_from(seen, point)
 
 
 def test_the_change_is_in_pixels(image):
@@ -104,7 +104,7 @@ def test_the_change_is_in_pixels(image):
         (one,) = model.test_step(pseudo_collate([sample]))
     other = copy.deepcopy(one)
     other.pred_instances.keypoints = one.pred_instances.keypoints + [3, 4]
-    (line,) = records.describe_change(one, other)
+    (line,) = changes.describe_change(one, other)
     assert line.startswith('keypoints move by 5.0 px, at most 5.0 px; ')
 
 

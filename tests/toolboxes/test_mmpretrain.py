@@ -13,7 +13,7 @@ from nl_plugins.analysis.complexity import input_shape, measure_complexity
 from nl_plugins.engine.config import build_model, load_config
 from nl_plugins.errors import OptionError
 from nl_plugins.toolboxes import toolbox_of
-from nl_plugins.visualization import attention, records
+from nl_plugins.visualization import attention, queries, records
 from nl_plugins.visualization.samples import load_model, sample_from_file
 
 pytest.importorskip('mmpretrain')
@@ -81,14 +81,14 @@ def test_a_pixel_of_the_image_is_found_in_the_centre_crop(image):
     seen = records.record(model, sample_from_file(cfg, image), block)
     assert seen.frames.shape == (1, 56, 56, 3)
     rows, columns = np.nonzero(seen.frames[0].max(axis=2) > 128)
-    column, row = records.seen_pixel(seen, (150, 40))
+    column, row = queries.seen_pixel(seen, (150, 40))
     assert column == pytest.approx(columns.mean(), abs=1)
     assert row == pytest.approx(rows.mean(), abs=1)
-    assert records.attention_from(seen, (150, 40))['pairwise'].peak >= 1
+    assert queries.attention_from(seen, (150, 40))['pairwise'].peak >= 1
     with pytest.raises(OptionError, match='part of the image that the model sees'):
-        records.attention_from(seen, (20, 40))  # cropped away
-    for point in records.default_points(seen):
-        records.attention_from(seen, point)
+        queries.attention_from(seen, (20, 40))  # cropped away
+    for point in queries.default_points(seen):
+        queries.attention_from(seen, point)
 
 
 def test_tta_averages_the_scores_of_both_flips(image):

@@ -7,14 +7,13 @@ from nl_plugins.visualization import attention
 
 @pytest.fixture
 def panels(monkeypatch):
-    """The titles of the panels that are plotted, and their crosses."""
-    titles, marks = [], []
-    titled = attention._titled
+    """The rows of panels of each figure that is plotted."""
+    figures = []
+    plot = attention.plot_panels
 
-    def record(visualizer, image, title, mark):
-        titles.append(title)
-        marks.append(tuple(mark[0]))
-        return titled(visualizer, image, title, mark)
+    def record(rows, scale):
+        figures.append(rows)
+        return plot(rows, scale)
 
-    monkeypatch.setattr(attention, '_titled', record)
-    return titles, marks
+    monkeypatch.setattr(attention, 'plot_panels', record)
+    return figures

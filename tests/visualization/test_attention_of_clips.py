@@ -131,29 +131,25 @@ def test_a_pixel_outside_is_named(queries):
 
 
 def test_picture_has_a_strip_per_query_and_term(queries, tmp_path, monkeypatch, panels):
-    titles, marks = panels
-    heats = []
-    draw_featmap = attention.Visualizer.draw_featmap
-
-    def heat(weights, strip):
-        heats.append(weights[0].numpy())
-        return draw_featmap(weights, strip)
-
-    monkeypatch.setattr(attention.Visualizer, 'draw_featmap', staticmethod(heat))
     models = dict(NL=recognizer('-nl-c3'), DNL=recognizer('-dnl-c3'))
     attention.compare_attention(models, queries, tmp_path / 'strips.png')
-    query = 'query in frame 4 of 4'
-    strips = [query, 'NL: pairwise', query, 'DNL: pairwise', 'DNL: unary']
-    assert titles == 2 * strips
-    # in the last of four frames, of twice their size
-    width = 2 * video.WIDTH
-    assert marks == [
-        (2 * x + 3 * width, 2 * y) for _, (x, y) in queries for _ in strips
-    ]
-    for weights in heats:  # one scale of colours: all frames in one map
-        frames = np.split(weights, 4, axis=1)
-        assert not any(np.array_equal(a, b) for a, b in zip(frames, frames[1:]))
-    picture = cv2.imread(str(tmp_path / 'strips.png'))
-    # the input once, and three maps
-    height = 2 * video.HEIGHT + attention._TITLE
-    assert picture.shape == (2 * 4 * height, 4 * width, 3)
+    (rows,) = panels
+    # the input once, and three maps, each over the whole width
+    strips = [panel for (panel,) in rows]
+    titles = ['query in frame 4 of 4', 'NL: pairwise', 'DNL: pairwise', 'DNL: unary']
+    assert [strip.title.splitlines()[0] for strip in strips] == 2 * titles
+    space = round(0.02 * video.WIDTH)
+    last = 3 * (video.WIDTH + space)
+    for strip, (x, y) in zip(strips, [point for _, point in queries for _ in titles]):
+        # in the last of four frames
+        assert strip.cross == (last + x, y)
+        assert strip.border == (last, video.WIDTH)
+        assert strip.image.shape == (video.HEIGHT, last + video.WIDTH, 3)
+        if strip.values is not None:
+            frames = [
+                strip.values[:, left : left + video.WIDTH]
+                for left in range(0, last + 1, video.WIDTH + space)
+            ]
+            assert not any(np.array_equal(a, b) for a, b in zip(frames, frames[1:]))
+            assert np.isnan(strip.values[:, video.WIDTH : video.WIDTH + space]).all()
+    assert cv2.imread(str(tmp_path / 'strips.png')).shape[1] == 1380

@@ -64,22 +64,22 @@ def test_model_without_block_is_refused(queries):
 
 
 def test_picture_has_a_row_per_query_and_a_panel_per_map(queries, tmp_path, panels):
-    titles, marks = panels
     models = {'NL': detector('-nl-c3'), 'DNL': detector('-dnl-c3')}
     attention.compare_attention(models, queries, tmp_path / 'attention.png')
-    row = ['query', 'NL: pairwise', 'query', 'DNL: pairwise', 'DNL: unary']
-    assert titles == row * 2
-    # enlarged by 2, to a width at which a title can be read
-    assert marks == [(2 * x, 2 * y) for _, (x, y) in queries for _ in row]
+    (rows,) = panels
+    for row, (_, point) in zip(rows, queries, strict=True):
+        # the input once
+        titles = [panel.title.splitlines()[0] for panel in row]
+        assert titles == ['query', 'NL: pairwise', 'DNL: pairwise', 'DNL: unary']
+        assert all(panel.cross == point for panel in row)
+        assert row[0].values is None
+        for panel in row[1:]:
+            assert f'\npeak {panel.peak:.3g} × mean' in panel.title
+            assert panel.values.shape == (scene.HEIGHT, scene.WIDTH)
+            # multiples of the mean
+            assert 0.9 < panel.values.mean() < 1.1 and panel.values.max() <= panel.peak
     picture = cv2.imread(str(tmp_path / 'attention.png'))
-    height, width = 2 * scene.HEIGHT + attention._TITLE, 2 * scene.WIDTH
-    assert picture.shape == (2 * height, 4 * width, 3)  # the input once
-    # a map over the image, not the image
-    shown = [
-        picture[attention._TITLE : height, k * width : (k + 1) * width]
-        for k in range(4)
-    ]
-    assert not any(np.array_equal(shown[0], panel) for panel in shown[1:])
+    assert picture.shape[1] == 1380  # two columns of a paper, at 200 pixels per inch
 
 
 def test_a_window_that_slides_is_not_taken_for_the_image(tmp_path):

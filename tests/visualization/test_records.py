@@ -12,7 +12,7 @@ from PIL import Image
 from nl_plugins import DisentangledNonLocal2d, NonLocal2d, NonLocal3d
 from nl_plugins.errors import OptionError
 from nl_plugins.registry import MODELS
-from nl_plugins.visualization import records
+from nl_plugins.visualization import changes, queries, records
 from nl_plugins.visualization.samples import load_model, sample_from_file
 
 CONFIGS = Path(__file__).parents[2] / 'configs' / 'demo'
@@ -23,6 +23,7 @@ def seen_by(block, size, frames, padded=None, original=None, result=None):
     padded = padded or frames[1:3]
     height, width = original or frames[1:3]
     return records.Record(
+        'block',
         block,
         torch.randn(1, block.in_channels, *size),
         np.zeros((*frames, 3), np.uint8),
@@ -41,7 +42,7 @@ def looks_from(seen, monkeypatch, *args):
         return torch.rand(1, 1, *x.shape[2:]), None
 
     monkeypatch.setattr(type(seen.block), 'attention_weights', attention_weights)
-    records.attention_from(seen, *args)
+    queries.attention_from(seen, *args)
     return tuple(asked[0])
 
 
@@ -60,7 +61,7 @@ def test_a_frame_of_a_clip_whose_frames_were_merged(monkeypatch):
 
 def test_maps_are_cut_where_the_padding_begins():
     seen = seen_by(DisentangledNonLocal2d(8), (3, 4), (1, 20, 30), (24, 32))
-    maps = records.attention_from(seen, (29.0, 19.0))
+    maps = queries.attention_from(seen, (29.0, 19.0))
     pairwise, unary = seen.block.attention_weights(
         seen.features, torch.tensor([[2, 3]])
     )
@@ -77,7 +78,7 @@ def test_maps_are_cut_where_the_padding_begins():
 def test_a_pixel_outside_is_refused():
     seen = seen_by(NonLocal2d(8), (4, 4), (1, 32, 64))
     with pytest.raises(OptionError, match=r'\(64.0, 3.0\) is no .* 64 x 32'):
-        records.attention_from(seen, (64.0, 3.0))
+        queries.attention_from(seen, (64.0, 3.0))
 
 
 def test_points_are_the_best_detections_or_a_grid():
@@ -86,7 +87,7 @@ def test_points_are_the_best_detections_or_a_grid():
         pred_instances=InstanceData(bboxes=boxes, scores=torch.tensor([0.2, 0.9, 0.1]))
     )
     seen = seen_by(NonLocal2d(8), (4, 4), (1, 32, 64), result=found)
-    assert records.default_points(seen, 2) == [(30, 6), (5, 10)]
+    assert queries.default_points(seen, 2) == [(30, 6), (5, 10)]
     empty = BaseDataElement(
         pred_instances=InstanceData(bboxes=torch.zeros(3, 4), scores=torch.rand(3))
     )
@@ -94,7 +95,7 @@ def test_points_are_the_best_detections_or_a_grid():
         pred_instances=InstanceData(bboxes=torch.zeros(0, 4), scores=torch.zeros(0))
     )
     for result in nothing, empty, BaseDataElement():
-        assert records.default_points(seen._replace(result=result)) == [
+        assert queries.default_points(seen._replace(result=result)) == [
             (16, 8),
             (48, 8),
             (16, 24),
@@ -127,7 +128,7 @@ def test_a_change_is_told_in_the_terms_of_the_task():
         )
         for last in (0, 1)
     ]
-    assert records.describe_change(*labels) == [
+    assert changes.describe_change(*labels) == [
         '25.0 % of the pixels change their class'
     ]
     stuff = [
@@ -136,21 +137,21 @@ def test_a_change_is_told_in_the_terms_of_the_task():
         )
         for last in (0, 1)
     ]
-    assert records.describe_change(*stuff) == [
+    assert changes.describe_change(*stuff) == [
         '50.0 % of the pixels change their class'
     ]
     boxes = [
         BaseDataElement(pred_instances=InstanceData(scores=torch.tensor(scores)))
         for scores in ([0.9, 0.6], [0.9, 0.2])
     ]
-    assert records.describe_change(*boxes)[1] == (
+    assert changes.describe_change(*boxes)[1] == (
         'detections with a score of at least 0.5: 2 with the block, 1 without'
     )
     videos = [
         BaseDataElement(pred_score=torch.tensor(scores))
         for scores in ([0.1, 0.7], [0.4, 0.6])
     ]
-    assert records.describe_change(*videos, classes=['run', 'jump']) == [
+    assert changes.describe_change(*videos, classes=['run', 'jump']) == [
         'class jump: 0.700 with the block, 0.600 without',
         'class run: 0.100 with the block, 0.400 without',
     ]
@@ -208,9 +209,14 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
 
 def test_a_block_that_does_not_run_is_named(upstream, image):
     model = load_model(*upstream)
-    idle = NonLocal2d(4)
-    with pytest.raises(OptionError, match='NonLocal2d does not run'):
-        records.record(model, sample_from_file(model.cfg, image), idle)
+    model.idle = NonLocal2d(4)
+    data = sample_from_file(model.cfg, image)
+    with pytest.raises(
+        OptionError, match='idle does not run .*; choose .* decode_head.nl_block$'
+    ):
+        records.record(model, data, model.idle)
+    # by default the last one that runs
+    assert records.record(model, data).name == 'decode_head.nl_block'
 
 
 class Regions(torch.nn.Module):
