@@ -11,6 +11,7 @@ from pathlib import Path
 from nl_plugins.engine import command_line
 from nl_plugins.visualization.attention import build_visualizer, plot_attention
 from nl_plugins.visualization.figures import SCALES
+from nl_plugins.visualization.interactive import write_page
 from nl_plugins.visualization.records import choose_block
 from nl_plugins.visualization.samples import load_model, sample_from_file
 
@@ -62,6 +63,12 @@ def parse_args() -> argparse.Namespace:
         'video one after another',
     )
     parser.add_argument(
+        '--html',
+        action='store_true',
+        help='also write a page to --show-dir that shows the maps of the pixel below '
+        'the pointer, for every block, and the prediction without it',
+    )
+    parser.add_argument(
         '--show-dir',
         type=Path,
         metavar='DIR',
@@ -93,6 +100,9 @@ def main() -> None:
             scale=args.scale,
             files=[folder / f'{name}.{suffix}' for suffix in args.formats],
         )
+        if args.html:
+            write_page(model, data, visualizer, folder / f'{name}.html')
+            lines.append(f'page: {folder / name}.html')
         visualizer.close()
     print('\n'.join(lines))
     print(f'pictures: {folder}')

@@ -24,6 +24,7 @@ from .changes import (
 from .figures import (
     ANIMATIONS,
     DPI,
+    UNIFORM,
     AttentionFigure,
     Panel,
     animate,
@@ -36,6 +37,7 @@ from .records import (
     Record,
     choose_block,
     find_blocks,
+    original_image,
     record,
     run,
     switched_off,
@@ -45,8 +47,6 @@ from .samples import sample_from_file
 
 #: Frames of a strip, and the space between them as a part of their width.
 _FRAMES, _SPACE = 8, 0.02
-#: A map whose peak is smaller, in multiples of the mean, is called uniform.
-_UNIFORM = 1.2
 
 
 def build_visualizer(cfg: Config, save_dir: str, dataset_meta: dict) -> Visualizer:
@@ -328,7 +328,7 @@ def _query_and_maps(
     """An image, and over it what is shown of the weights of each map."""
     panels = [Panel(title, image, cross=cross, border=border)]
     for term, (found, weights) in maps.items():
-        uniform = ', uniform' if found.peak < _UNIFORM else ''
+        uniform = ', uniform' if found.peak < UNIFORM else ''
         panels.append(
             Panel(
                 f'{term}\npeak {found.peak:.3g} × mean{uniform}',
@@ -359,11 +359,7 @@ def _add_predictions(
     """Add the toolbox's own pictures of the two predictions."""
     if 'pred_score' in without:  # bars show them
         return
-    height, width = without.ori_shape[:2]
-    if 'input_center' in without:  # a person, not the whole image
-        image = mmcv.imread(without.img_path, channel_order='rgb')
-    else:
-        image = cv2.resize(seen.frames[0], (width, height))
+    image = original_image(seen)
     for suffix, result in (('with', seen.result), ('without', without)):
         visualizer.add_datasample(
             f'{name}_{suffix}_block', image, result.cpu(), draw_gt=False, step=step

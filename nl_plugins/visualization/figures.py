@@ -26,6 +26,8 @@ COLOURS, OPACITY = 'inferno', 0.7
 DPI = 200
 #: Suffixes of animations, and how many frames of a clip they show per second.
 ANIMATIONS, FPS = ('.gif', '.mp4'), 4
+#: A map whose peak is smaller, in multiples of the mean, is called uniform.
+UNIFORM = 1.2
 #: What the colours of a map span, see :func:`plot_panels`.
 SCALES = 'max', 'uniform', 'shared'
 
@@ -69,6 +71,19 @@ class Panel:
     border: tuple[float, float] | None = None
 
 
+def check_scale(scale: str) -> None:
+    """Check what the colours of maps shall span.
+
+    Args:
+        scale (str): Name of a scale, see :func:`plot_panels`.
+
+    Raises:
+        OptionError: If there is no such scale.
+    """
+    if scale not in SCALES:
+        raise OptionError(f'scale must be one of {", ".join(SCALES)}, but got {scale}')
+
+
 def plot_panels(rows: Sequence[Sequence[Panel]], scale: str = 'max') -> AttentionFigure:
     """Plot panels in rows, each map with a colour bar below it.
 
@@ -88,8 +103,7 @@ def plot_panels(rows: Sequence[Sequence[Panel]], scale: str = 'max') -> Attentio
     Raises:
         OptionError: If there is no such scale.
     """
-    if scale not in SCALES:
-        raise OptionError(f'scale must be one of {", ".join(SCALES)}, but got {scale}')
+    check_scale(scale)
     maps = [p for row in rows for p in row if p.values is not None]
     columns = max(map(len, rows))
     strips = any(p.image.shape[1] > 3 * p.image.shape[0] for row in rows for p in row)

@@ -38,11 +38,15 @@ class AttentionVisualizationHook(Hook):
             ``visualize_attention.py``.
         block (str, optional): Name of a block in the model, such as
             ``'backbone.layer3.5.non_local_block'``. Defaults to None, the
-            last one.
+            last one that sees the whole image or clip.
+        scale (str): What the colours span, ``'max'``, ``'uniform'`` or
+            ``'shared'``, as in :func:`nl_plugins.visualization.figures.
+            plot_panels`. ``'uniform'`` is the same at every step. Defaults to
+            ``'max'``.
 
     Raises:
         OptionError: If an argument is not of these types, or at the start
-            of the training if there is no such block, no validation, or no
+            of the training if there is no such scale or block, no validation, or no
             such sample in it. What turns out later, such as a pixel outside
             of an image, is a warning in the log.
     """
@@ -55,6 +59,7 @@ class AttentionVisualizationHook(Hook):
         samples: Sequence[int] = (0, 1),
         points: Sequence[tuple[float, float]] = (),
         block: str | None = None,
+        scale: str = 'max',
     ) -> None:
         if not isinstance(interval, int) or interval < 1:
             raise OptionError(
@@ -76,10 +81,13 @@ class AttentionVisualizationHook(Hook):
         self.samples = samples
         self.points = points
         self.block = block
+        self.scale = scale
 
     def before_train(self, runner: Runner) -> None:
+        from .figures import check_scale
         from .records import choose_block
 
+        check_scale(self.scale)
         if runner.val_loop is None:
             raise OptionError(
                 'AttentionVisualizationHook plots samples of '
@@ -120,6 +128,7 @@ class AttentionVisualizationHook(Hook):
                     self.points,
                     self.block,
                     runner.iter + 1,
+                    self.scale,
                 )
                 print_log(
                     f'attention of sample {sample}: {"; ".join(lines)}',

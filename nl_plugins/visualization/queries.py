@@ -53,7 +53,7 @@ def attention_from(
             what = f'the part of {what} that the model sees'
             size += f' from {left:.0f}, {top:.0f}'
         raise OptionError(f'{point} is no pixel (column, row) of {what}, as {size}')
-    grid = _grid(seen)
+    grid = grid_of(seen)
     place = [
         int(value / padded * positions)
         for value, padded, positions in zip(
@@ -124,7 +124,7 @@ def default_points(seen: Record, most: int = 4) -> list[tuple[float, float]]:
     ]
 
 
-def _grid(seen: Record) -> tuple[int, ...]:
+def grid_of(seen: Record) -> tuple[int, ...]:
     """Frames, rows and columns of the block's positions."""
     size = tuple(seen.features.shape[2:])
     if seen.block.ndim == 2:

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import cv2
+import mmcv
 import numpy as np
 import torch
 from mmengine.config import ConfigDict
@@ -201,6 +203,21 @@ def _record_of(
         (0, 0, width, height),
         result,
     )
+
+
+def original_image(seen: Record) -> np.ndarray:
+    """The image in the size in which the toolbox predicts.
+
+    Args:
+        seen (Record): What the model did with an image.
+
+    Returns:
+        np.ndarray: RGB, ``(H, W, 3)``, uint8.
+    """
+    if 'input_center' in seen.result:  # a person, not the whole image
+        return mmcv.imread(seen.result.img_path, channel_order='rgb')
+    height, width = seen.result.ori_shape[:2]
+    return cv2.resize(seen.frames[0], (width, height))
 
 
 def _window(

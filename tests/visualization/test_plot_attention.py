@@ -137,6 +137,7 @@ def test_a_picture_that_fails_does_not_end_the_training(monkeypatch):
         (dict(interval=0), 'interval must be .* at least 1, but got 0'),
         (dict(samples=[2]), '2 is no sample of the validation, they are 0 to 1'),
         (dict(block='x'), "no block 'x'"),
+        (dict(scale='log'), 'scale must be one of max, uniform, shared, but got log'),
     ],
 )
 def test_bad_options_of_the_hook_are_refused(options, message):
@@ -182,7 +183,7 @@ def test_pictures_of_an_image(trained, scenes, tmp_path):
     ]
     # input, pairwise and unary, 2.2 inches each
     picture = found['name_point0_0.png']
-    assert picture.shape[1] == 200 * (3 * 2.2 + 2 * 0.1)
+    assert picture.shape[1] == round(200 * (3 * 2.2 + 2 * 0.1))
     title, height = round(200 * 0.3), 220
     seen = picture[title : title + height, :440]
     expected = cv2.resize(cv2.imread(str(image)), (440, height))
