@@ -1,4 +1,4 @@
-"""Train, evaluate and compare small models on generated data."""
+"""Look at a block on a photograph, then train and compare small models."""
 
 import argparse
 import os
@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
-from demo import detection, matching, segmentation, video
+from demo import detection, matching, photograph, segmentation, video
 from mmengine.runner import find_latest_checkpoint
 
 from nl_plugins.analysis.progress import progress
@@ -148,6 +148,24 @@ def run(*command: str) -> None:
         )
 
 
+def show(*command: str) -> None:
+    """Run a tool of this folder and show its output."""
+    print(f'   $ python {shlex.join(command)}', flush=True)
+    status = subprocess.run([sys.executable, *command]).returncode
+    if status:  # its error is above
+        sys.exit(status)
+
+
+def look_at_a_photograph() -> None:
+    """Show in a minute where a block can stand, what it costs and what it does."""
+    print('== First look: a block in Mask R-CNN, without training', flush=True)
+    shape = ('--shape', photograph.SHAPE)
+    show('tools/places.py', photograph.BASELINE, '--depth', '2', *shape)
+    show('tools/complexity.py', photograph.BASELINE, photograph.WITH_BLOCK, *shape)
+    for line in photograph.look(Path('work_dirs/demo_photograph/attention.png')):
+        print(f'   {line}', flush=True)
+
+
 def demonstrate(task: Task, seeds: list[int]) -> None:
     """Train every model of a task once for each seed, and compare them."""
     print(f'== {task.name}: dataset in {task.data}', flush=True)
@@ -171,15 +189,11 @@ def demonstrate(task: Task, seeds: list[int]) -> None:
             path = work_dir / 'predictions.png'
             plot_predictions({'predicted': model}, range(3), path)
     print('== Comparison', flush=True)
-    command = [
+    show(
         *('tools/compare.py', *task.configs[1:], '--baseline', task.configs[0]),
         *('--work-dirs', str(results), '--shape', task.shape, '--repeats', '0'),
         *('--out', str(results)),
-    ]
-    print(f'   $ python {shlex.join(command)}', flush=True)
-    status = subprocess.run([sys.executable, *command]).returncode
-    if status:  # its error is above
-        sys.exit(status)
+    )
 
 
 def main() -> None:
@@ -187,6 +201,7 @@ def main() -> None:
     # configs name their data relative to the repository
     os.chdir(ROOT)
     start = time.monotonic()
+    look_at_a_photograph()
     for name, task in TASKS.items():
         if name == args.task or (args.task == 'all' and name in ALL):
             demonstrate(task, args.seeds)

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Install what is missing, then train, evaluate and compare small models.
+# Install what is missing, look at a block on a photograph, then train, evaluate
+# and compare small models.
 #
 #     bash tools/demo.sh [det | seg | video | all | cls | pose] [--seeds 0 1 2]
 #
-# Takes five to ten minutes a task on two CPU cores after the installation,
-# twelve for video. Results, with the page comparison.html, go to
+# Takes a minute, then five to ten minutes a task on two CPU cores after the
+# installation, twelve for video. Results, with the page comparison.html, go to
 # work_dirs/demo (det), demo_seg, demo_video, demo_cls and demo_pose. cls and
 # pose also install MMPreTrain and MMPose, all is the first three.
 set -euo pipefail

@@ -32,14 +32,14 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def row(place: Place, names: set[str]) -> list[str]:
+def row(place: Place, names: set[str], reasons: list[str]) -> list[str]:
     shape = ' x '.join(map(str, place.shape[1:])) if place.shape else ''
     parent, _, name = place.name.rpartition('.')
     # A module whose forward is called directly has no row, but its children have.
     name = '. ' * place.name.count('.') + name if parent in names else place.name
     cells = [name, place.module_type, shape]
     if place.obstacle:
-        return [*cells, place.obstacle, '', '', '']
+        return [*cells, f'none ({reasons.index(place.obstacle) + 1})', '', '', '']
     return [
         *cells,
         place.block,
@@ -57,13 +57,16 @@ def main() -> None:
         model = build_model(cfg)
         example = example_input(cfg, model, shape)
         found = nl_plugins.places(model, example, args.block, args.depth)
-    head = ['after', 'module', 'output', 'block, or why not', 'parameters', 'FLOPs']
+    names = {place.name for place in found}
+    reasons = list(dict.fromkeys(place.obstacle for place in found if place.obstacle))
+    head = ['after', 'module', 'output', 'block', 'parameters', 'FLOPs']
     show(
         Table(
             f'Places at {" x ".join(map(str, shape))}, batch 1',
             [*head, 'stored for backward'],
-            [row(place, {place.name for place in found}) for place in found],
-        )
+            [row(place, names, reasons) for place in found],
+        ),
+        *(f'({number}) {reason}' for number, reason in enumerate(reasons, 1)),
     )
 
 

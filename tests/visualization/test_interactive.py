@@ -196,7 +196,7 @@ def test_the_pointer_chooses_the_query(written):
     script = """
     const box = document.getElementById('stage').getBoundingClientRect();
     const event = new PointerEvent('pointermove', {
-      clientX: box.left + .7 * box.width, clientY: box.top + .2 * box.height });
+      clientX: box.left + .725 * box.width, clientY: box.top + .2 * box.height });
     document.getElementById('stage').dispatchEvent(event);
     await new Promise(done => setTimeout(done, 5000));
     const { width, height } = document.querySelector('canvas');
@@ -205,7 +205,7 @@ def test_the_pointer_chooses_the_query(written):
     document.title = JSON.stringify([width, height, ...drawn.data]);
     """
     text = dump(page, script=script)
-    row, column = int(0.2 * rows), int(0.7 * columns)
+    row, column = int(0.2 * rows), int(0.725 * columns)
     peak = packed['peaks'][row * columns + column]
     readout = re.search(r'<p id="readout".*?>(.*?)</p>', text)[1]
     assert readout.startswith(f'query {column + 1}, {row + 1} of {columns} × {rows}: ')
