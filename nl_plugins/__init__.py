@@ -42,6 +42,7 @@ __all__ = [
     'NonLocal3d',
     'UpgradeNonLocalHook',
     'WithBlocks',
+    'compare',
     'functional',
     'insert',
     'load_config',

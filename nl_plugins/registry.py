@@ -12,7 +12,8 @@ from mmengine.registry import Registry
 
 #: Modules of the names which need a toolbox or matplotlib, imported on use.
 LAZY = dict.fromkeys(('NLHead', 'DNLHead'), 'toolboxes.mmseg_heads') | {
-    'show_attention': 'visualization.attention'
+    'compare': 'analysis.comparison.report',
+    'show_attention': 'visualization.attention',
 }
 
 

@@ -7,9 +7,8 @@ runs.
 import argparse
 from pathlib import Path
 
-from nl_plugins.analysis.comparison import models, page, tables
-from nl_plugins.analysis.comparison.costs import Setting
-from nl_plugins.analysis.tables import show, to_markdown
+from nl_plugins.analysis.comparison.report import compare
+from nl_plugins.analysis.tables import show
 from nl_plugins.engine import command_line
 
 
@@ -72,28 +71,19 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
-    args = parse_args()
-    setting = Setting(args.shape, args.device, args.batch_size, args.repeats)
+    args = vars(parse_args())
+    out = args.pop('out')
     with command_line.report_errors():
-        if args.out:
-            command_line.make_folder(args.out)
-        found = models.compare(args.configs, args.baseline, args.work_dirs, setting)
-    parts = [
-        part
-        for group in found.groups
-        for part in (f'## {group.models[0].name}', *tables.tables(found, group))
-    ]
-    show(*parts)
-    for run in found.other_runs:
-        print(f'left out, of another config: {run.work_dir} ({run.name})')
-    if args.out:
-        (args.out / 'comparison.md').write_text(to_markdown(*parts))
-        tables.write_records(found, args.out)
-        page.write_page(found, args.out / 'comparison.html')
-        print(
-            f'written to {args.out}: comparison.html, comparison.md, '
-            'models.csv, runs.csv'
-        )
+        if out:  # before anything long begins
+            command_line.make_folder(out)
+        report = compare(**args)
+        show(*report.parts)
+        if out:
+            report.write(out)
+            print(
+                f'written to {out}: comparison.html, comparison.md, '
+                'models.csv, runs.csv'
+            )
 
 
 if __name__ == '__main__':

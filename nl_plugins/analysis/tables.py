@@ -1,6 +1,7 @@
-"""Tables: plotted in a terminal, Markdown elsewhere; and CSV files."""
+"""Tables: plotted in a terminal, Markdown or HTML elsewhere; and CSV files."""
 
 import csv
+import html
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,23 @@ class Table:
         parts.append(markdown_table(self.head, self.rows))
         return '\n\n'.join(parts + [self.remark] * bool(self.remark))
 
+    def to_html(self) -> str:
+        """Format the table as HTML, in the style of what shows it."""
+        parts = [f'<h3>{html.escape(self.title)}</h3>'] * bool(self.title)
+        parts += [
+            f'<p><strong>Warning:</strong> {html.escape(warning)}</p>'
+            for warning in self.warnings
+        ]
+        rows = [
+            ''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in row)
+            for tag, row in (('th', self.head), *(('td', row) for row in self.rows))
+        ]
+        parts.append(f'<table>{"".join(f"<tr>{row}</tr>" for row in rows)}</table>')
+        parts += [f'<p><small>{html.escape(self.remark)}</small></p>'] * bool(
+            self.remark
+        )
+        return '\n'.join(parts)
+
 
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Format rows under a head as a Markdown table.
@@ -58,6 +76,21 @@ def to_markdown(*parts: Table | str) -> str:
     return '\n\n'.join(texts) + '\n'
 
 
+def to_html(*parts: Table | str) -> str:
+    """Format tables and headings or paragraphs of Markdown for a notebook."""
+    return '\n'.join(
+        part.to_html() if isinstance(part, Table) else _paragraph(part)
+        for part in parts
+    )
+
+
+def _paragraph(text: str) -> str:
+    """A paragraph, or a heading that begins with ``##``."""
+    words = text.removeprefix('## ')
+    tag = 'p' if words == text else 'h2'
+    return f'<{tag}>{html.escape(words)}</{tag}>'
+
+
 def show(*parts: Table | str) -> None:
     """Print tables and paragraphs: plotted in a terminal, else as Markdown."""
     console = Console()
@@ -66,7 +99,7 @@ def show(*parts: Table | str) -> None:
         return
     for part in parts:
         if isinstance(part, str):
-            console.print(escape(part), highlight=False)
+            console.print(escape(part), highlight=False, soft_wrap=True)
             continue
         for warning in part.warnings:
             console.print(f'[bold]Warning:[/bold] {escape(warning)}', highlight=False)

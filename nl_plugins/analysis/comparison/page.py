@@ -4,8 +4,6 @@ import base64
 import io
 import platform
 import re
-import shlex
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -29,7 +27,7 @@ from .tables import shared_metrics, tables
 _PICTURES, _WIDTH = 8, 900
 
 
-def write_page(comparison: Comparison, path: str | Path) -> None:
+def write_page(comparison: Comparison, path: str | Path, command: str = '') -> None:
     """Write the tables, the curves of all runs and their pictures.
 
     Curves and pictures are part of the file. The pictures are those that
@@ -39,6 +37,8 @@ def write_page(comparison: Comparison, path: str | Path) -> None:
     Args:
         comparison (Comparison): What was found.
         path (str | Path): HTML file to write.
+        command (str): What the page names as its command. Defaults to ``''``,
+            none.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -64,7 +64,7 @@ def write_page(comparison: Comparison, path: str | Path) -> None:
     text = environment.get_template('page.html').render(
         groups=groups,
         other_runs=comparison.other_runs,
-        command=shlex.join(['python', *sys.argv]),
+        command=command,
         machine=_machine(comparison.setting.device),
     )
     Path(path).write_text(text, encoding='utf-8')
