@@ -119,21 +119,29 @@ def compare(
             'batch_size must be at least 1 and repeats at least 0, '
             f'but got {batch_size} and {repeats}'
         )
-    named = {
-        '': _names(configs),
-        '--baseline': _names(baseline),
-        '--work-dirs': _names(work_dirs),
-    }
     size = tuple(shape) if shape else None
     setting = Setting(size, device or default_device(), batch_size, repeats)
-    command = ['python', 'tools/compare.py']
-    for option, names in named.items():
-        command += [option] * bool(option and names) + names
-    if size:
-        command += ['--shape', 'x'.join(map(str, size))]
-    command += ['--batch-size', str(batch_size), '--repeats', str(repeats)]
-    command += ['--device', setting.device]
-    return Report(models.compare(*named.values(), setting), shlex.join(command))
+    named = _names(configs), _names(baseline), _names(work_dirs)
+    found = models.compare(*named, setting)
+    return Report(found, _command(*named, setting))
+
+
+def _command(
+    configs: list[str], baseline: list[str], work_dirs: list[str], setting: Setting
+) -> str:
+    """The command of the tool for a call."""
+    options: dict[str, list[str]] = {
+        '--baseline': baseline,
+        '--work-dirs': work_dirs,
+        '--shape': ['x'.join(map(str, setting.shape))] if setting.shape else [],
+        '--batch-size': [str(setting.batch_size)],
+        '--repeats': [str(setting.repeats)],
+        '--device': [setting.device],
+    }
+    words = ['python', 'tools/compare.py', *configs]
+    for option, values in options.items():
+        words += [option, *values] if values else []
+    return shlex.join(words)
 
 
 def _names(given: Names) -> list[str]:
