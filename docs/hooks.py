@@ -1,21 +1,43 @@
-"""Hooks of mkdocs: links to files of the repository, and formulas."""
+"""Hooks of mkdocs: notebooks, links to files of the repository, and formulas."""
 
 import html
+import json
 import logging
 import os
 import re
 from pathlib import Path
 
 from latex2mathml.converter import convert
+from mkdocs.structure.files import File
 
 log = logging.getLogger('mkdocs.hooks')
 
 
-def on_page_markdown(markdown, page, config, files):
-    """Lead links out of docs/ to the repository.
+def on_files(files, config):
+    """Show notebooks as pages, their code without outputs."""
+    for file in list(files):
+        path = Path(file.src_uri)
+        if path.suffix == '.ipynb':
+            cells = json.loads(file.content_string)['cells']
+            content = '\n\n'.join(map(_cell, cells))
+            uri = path.with_suffix('.md').as_posix()
+            files.append(File.generated(config, uri, content=content))
 
-    Without a ``repo_url`` their target is shown as a tooltip.
+
+def _cell(cell):
+    text = ''.join(cell['source'])
+    if cell['cell_type'] == 'markdown':
+        return text
+    language = 'shell' if text.startswith('%%bash') else 'python'
+    return f'```{language}\n{text}\n```'
+
+
+def on_page_markdown(markdown, page, config, files):
+    """Lead links out of docs/ to the repository, to notebooks to their pages.
+
+    Without a ``repo_url`` the target of a file is shown as a tooltip.
     """
+    markdown = re.sub(r'(\]\([^):\s]+)\.ipynb\)', r'\1.md)', markdown)
     docs = Path(config.docs_dir)
     folder = (docs / page.file.src_uri).parent
 

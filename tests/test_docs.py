@@ -213,8 +213,9 @@ def test_links_lead_somewhere(page):
 
 def test_the_index_lists_every_page():
     index = (ROOT / 'docs' / 'README.md').read_text()
-    for page in (ROOT / 'docs').glob('*.md'):
-        assert page.name == 'README.md' or f']({page.name})' in index
+    for kind in 'md', 'ipynb':
+        for page in (ROOT / 'docs').glob(f'*.{kind}'):
+            assert page.name == 'README.md' or f']({page.name})' in index
     assert '](docs/README.md)' in (ROOT / 'README.md').read_text()
 
 

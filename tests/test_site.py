@@ -36,8 +36,9 @@ def pages(site):
 
 
 def test_every_page_is_in_it(site):
-    for page in (ROOT / 'docs').rglob('*.md'):
-        assert page.stem == 'README' or page.stem in pages(site)
+    for kind in 'md', 'ipynb':
+        for page in (ROOT / 'docs').rglob(f'*.{kind}'):
+            assert page.stem == 'README' or page.stem in pages(site)
 
 
 def test_it_loads_nothing_from_elsewhere(site):
