@@ -2,6 +2,7 @@
 
 import csv
 import html
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,10 +94,11 @@ def _paragraph(text: str) -> str:
 
 def show(*parts: Table | str) -> None:
     """Print tables and paragraphs: plotted in a terminal, else as Markdown."""
-    console = Console()
-    if not console.is_terminal:
+    # rich also takes FORCE_COLOR, which Jupyter sets, for a terminal
+    if not sys.stdout.isatty():
         print(to_markdown(*parts))
         return
+    console = Console()
     for part in parts:
         if isinstance(part, str):
             console.print(escape(part), highlight=False, soft_wrap=True)
