@@ -4,6 +4,8 @@ The tools print only their message; other errors keep their traceback.
 """
 
 import pickle
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 
 def first_line(error: BaseException) -> str:
@@ -17,6 +19,21 @@ def first_line(error: BaseException) -> str:
     """
     lines = (line.strip() for line in str(error).splitlines())
     return next(filter(None, lines), repr(error))
+
+
+def did_you_mean(known: Iterable[str], *names: str) -> str:
+    """The end of a message about unknown names: a known one like one of them.
+
+    Args:
+        known (Iterable[str]): What there is.
+        *names (str): What a user wrote.
+
+    Returns:
+        str: ``"; did you mean 'x'?"``, or ``''`` if none is similar.
+    """
+    known = list(known)
+    close = [match for name in names for match in get_close_matches(name, known, n=1)]
+    return f'; did you mean {close[0]!r}?' if close else ''
 
 
 class RunError(Exception):

@@ -33,3 +33,18 @@ MODELS = _LazyRegistry(
 HOOKS = Registry(
     'hook', parent=MMENGINE_HOOKS, scope='nl_plugins', locations=['nl_plugins']
 )
+
+
+def find_type(name: Any) -> Any:
+    """Find a type of a model's config in the current scope.
+
+    Args:
+        name (str | Any): Its name. What is no name is returned as it is.
+
+    Returns:
+        Any: The class or function, None if there is none of this name.
+    """
+    if not isinstance(name, str):
+        return name
+    with MMENGINE_MODELS.switch_scope_and_registry(None) as registry:
+        return registry.get(name)

@@ -65,7 +65,15 @@ class NonLocalBlock(nn.Module):
     ) -> None:
         super().__init__()
         check_options(
-            in_channels, reduction, num_heads, mode, sub_sample, gate, norm_cfg
+            in_channels,
+            reduction,
+            num_heads,
+            mode,
+            sub_sample,
+            gate,
+            conv_cfg,
+            norm_cfg,
+            std,
         )
         inner = max(in_channels // reduction, 1)
         key_channels, value_channels = check_widths(

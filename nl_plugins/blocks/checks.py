@@ -5,6 +5,11 @@ Each raises a ``ValueError`` that names the value and what is allowed.
 
 from collections.abc import Sequence
 
+from mmengine.registry import MODELS as MMENGINE_MODELS
+from torch import nn
+
+from ..errors import did_you_mean
+from ..registry import find_type
 from .layout import LAYOUTS
 
 #: Pairwise functions with a softmax.
@@ -19,12 +24,17 @@ def check_options(
     mode: str,
     sub_sample: bool | str,
     gate: str | None,
+    conv_cfg: dict | None,
     norm_cfg: dict | None,
+    std: float,
 ) -> None:
     """Check the arguments that do not depend on the channels of layers."""
     check_positive('in_channels', in_channels)
     check_positive('reduction', reduction)
     check_positive('num_heads', num_heads)
+    check_number('std', std)
+    check_layer('conv_cfg', conv_cfg, nn.modules.conv._ConvNd)
+    check_layer('norm_cfg', norm_cfg, nn.modules.batchnorm._NormBase, nn.GroupNorm)
     if mode not in MODES:
         raise ValueError(f'mode must be one of {MODES}, but got {mode!r}')
     if sub_sample not in (False, True, 'before'):
@@ -116,3 +126,35 @@ def check_positive(name: str, value: int) -> None:
     # True is an int, and mmcv's blocks have a flag in the place of `reduction`.
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f'{name} must be an integer of at least 1, but got {value!r}')
+
+
+def check_number(name: str, value: float, allow_zero: bool = True) -> None:
+    """Check that an argument is a number of at least 0, or greater than 0."""
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, float))
+        or not (value > 0 or allow_zero and value == 0)
+    ):
+        expected = 'of at least 0' if allow_zero else 'greater than 0'
+        raise ValueError(f'{name} must be a number {expected}, but got {value!r}')
+
+
+def check_layer(name: str, cfg: dict | None, *kinds: type) -> None:
+    """Check that the config of a layer names a type that is registered.
+
+    ``kinds`` are base classes of the layers that the message lists.
+    """
+    if cfg is None:
+        return
+    if not isinstance(cfg, dict) or 'type' not in cfg:
+        raise ValueError(f"{name} must be a dict with a 'type', but got {cfg!r}")
+    if find_type(cfg['type']) is None:
+        known = [
+            key
+            for key, layer in MMENGINE_MODELS.module_dict.items()
+            if isinstance(layer, type) and issubclass(layer, kinds)
+        ]
+        raise ValueError(
+            f'{name}.type must be a layer such as {", ".join(known)}, but got '
+            f'{cfg["type"]!r}' + did_you_mean(known, cfg['type'])
+        )

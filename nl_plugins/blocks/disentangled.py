@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..registry import MODELS
 from .base import NonLocalBlock
-from .checks import MODES, SOFTMAX_MODES
+from .checks import MODES, SOFTMAX_MODES, check_number
 from .layout import Projections
 from .non_local import NonLocal1d, NonLocal2d, NonLocal3d, named_arguments
 from .pointwise import pointwise
@@ -36,10 +36,7 @@ class DisentangledBlock(NonLocalBlock):
         whiten: str | None = 'channel',
         **kwargs: Any,
     ) -> None:
-        if not temperature > 0:
-            raise ValueError(
-                f'temperature must be greater than 0, but got {temperature!r}'
-            )
+        check_number('temperature', temperature, allow_zero=False)
         if isinstance(terms, str) or not terms or not set(terms) <= set(TERMS):
             raise ValueError(f'terms must be one or both of {TERMS}, but got {terms!r}')
         if coupling not in ('add', 'mul'):

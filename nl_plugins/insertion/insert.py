@@ -11,7 +11,6 @@ import re
 import warnings
 from collections.abc import Iterator
 from copy import copy
-from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
@@ -21,8 +20,8 @@ from mmcv.cnn.bricks.plugin import infer_abbr
 from torch import Tensor, nn
 from torch.fx import Proxy
 
-from ..errors import ArgumentError, InsertionError
-from .places import Insertion
+from ..errors import ArgumentError, InsertionError, did_you_mean
+from .places import KEYS, Insertion
 from .probe import Call
 
 
@@ -92,7 +91,10 @@ def build_block(
     except (TypeError, ValueError, KeyError) as error:
         error_type = ArgumentError if isinstance(error, TypeError) else InsertionError
         message = f'{block_type.__name__} {place}: {error}'
-        raise error_type(message + _similar_argument(block_type, str(error))) from error
+        unknown = unknown_argument(error)
+        if unknown:
+            message += did_you_mean([*argument_names(block_type), *KEYS], unknown)
+        raise error_type(message) from error
     parameters = list(target.parameters())
     is_frozen = parameters and not any(p.requires_grad for p in parameters)
     if is_frozen and insertion.frozen is None:
@@ -107,19 +109,20 @@ def build_block(
     return block
 
 
-def _similar_argument(block_type: type, message: str) -> str:
-    """The end of a message about an argument that does not exist."""
-    found = re.search(r"unexpected keyword argument '(\w+)'", message)
-    # A block may hand on what it does not take itself.
-    known = [
+def unknown_argument(error: Exception) -> str:
+    """Name of the argument that was not taken, ``''`` for another error."""
+    found = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+    return found[1] if found else ''
+
+
+def argument_names(built: Any) -> list[str]:
+    """Arguments of a class, and of its bases, to which it may hand them on."""
+    return [
         name
-        for base in block_type.__mro__
+        for base in getattr(built, '__mro__', ())
         if '__init__' in vars(base)
         for name in inspect.signature(vars(base)['__init__']).parameters
     ]
-    known += ['before', 'after', 'layout', 'item', 'per_call', 'frozen']
-    close = get_close_matches(found[1], known, n=1) if found else []
-    return f'; did you mean {close[0]!r}?' if close else ''
 
 
 def _check_calls(calls: list[Call], insertion: Insertion) -> tuple[int | None, ...]:

@@ -1,16 +1,17 @@
 """Places: the module of a base that a block is attached to, and its side."""
 
 import warnings
-from difflib import get_close_matches
 from typing import NamedTuple
 
-from mmengine.registry import MODELS as MMENGINE_MODELS
 from torch import nn
 
 from ..blocks.base import NonLocalBlock
 from ..blocks.layout import LAYOUTS
-from ..errors import InsertionError
-from ..registry import MODELS
+from ..errors import InsertionError, did_you_mean
+from ..registry import MODELS, find_type
+
+#: Keys of a block's config that are no arguments of the block.
+KEYS = ('type', 'before', 'after', 'layout', 'item', 'per_call', 'frozen')
 
 
 class Insertion(NamedTuple):
@@ -27,6 +28,7 @@ class Insertion(NamedTuple):
             item of the output (after), is the tensor.
         per_call (bool): Whether the block may run several times per forward.
         frozen (bool, optional): False if it is trained in a frozen stage.
+        path (str): The place as the user wrote it, ``''`` for ``target``.
     """
 
     block_type: type
@@ -37,11 +39,12 @@ class Insertion(NamedTuple):
     item: int | str | None = None
     per_call: bool = False
     frozen: bool | None = None
+    path: str = ''
 
     @property
     def place(self) -> str:
-        """Side and target, in messages."""
-        return f'{self.side}={self.target!r}'
+        """Side and place, in messages."""
+        return f'{self.side}={(self.path or self.target)!r}'
 
     @property
     def channel_axis(self) -> int:
@@ -68,9 +71,7 @@ def parse_block(base: nn.Module, cfg: dict) -> list[Insertion]:
     args = dict(cfg)
     block_type = args.pop('type', None)
     if isinstance(block_type, str):
-        # In the current scope, like the base.
-        with MMENGINE_MODELS.switch_scope_and_registry(None) as registry:
-            found = registry.get(block_type)
+        found = find_type(block_type)
         if found is None:
             raise InsertionError(
                 f'unknown block type {block_type!r}; nl_plugins has '
@@ -90,13 +91,14 @@ def parse_block(base: nn.Module, cfg: dict) -> list[Insertion]:
     if not isinstance(block_type, type):
         raise InsertionError(
             "a block needs a 'type', the name or class of a module, but got "
-            f'{block_type!r} in {cfg}'
+            f'{block_type!r} in {cfg}' + did_you_mean(['type'], *args)
         )
     sides = [p for p in ('before', 'after') if p in args]
     if len(sides) != 1:
         raise InsertionError(
             "a block needs one of 'before' and 'after', but got "
             f'{sides or "none of them"} in {cfg}'
+            + ('' if sides else did_you_mean(['before', 'after'], *args))
         )
     side = sides[0]
     places = args.pop(side)
@@ -136,7 +138,14 @@ def parse_block(base: nn.Module, cfg: dict) -> list[Insertion]:
             f'but got {places!r}'
         )
     return [
-        Insertion(block_type, args, side, resolve_place(base, side, place), **options)
+        Insertion(
+            block_type,
+            args,
+            side,
+            resolve_place(base, side, place),
+            **options,
+            path=place,
+        )
         for place in places
     ]
 
@@ -169,11 +178,10 @@ def resolve_place(base: nn.Module, side: str, place: str) -> str:
             part = children[int(part)]
         if part not in children:
             where = '.'.join(names) or type(base).__name__
-            close = get_close_matches(part, children, n=1)
-            hint = f'; did you mean {close[0]!r}?' if close else ''
             raise InsertionError(
                 f'unknown place {place!r}: {where!r} has no child {part!r}, '
-                f'it has {", ".join(map(repr, children)) or "none"}{hint}'
+                f'it has {", ".join(map(repr, children)) or "none"}'
+                + did_you_mean(children, part)
             )
         module = getattr(module, part)
         names.append(part)

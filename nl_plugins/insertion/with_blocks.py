@@ -7,18 +7,25 @@ from typing import Any
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from torch import nn
 
-from ..errors import InsertionError
-from ..registry import MODELS
+from ..errors import ArgumentError, InsertionError, did_you_mean
+from ..registry import MODELS, find_type
 from .initial_weights import init_weights
-from .insert import attach_block, blocks_of, build_block, run_first_forward
+from .insert import (
+    argument_names,
+    attach_block,
+    blocks_of,
+    build_block,
+    run_first_forward,
+    unknown_argument,
+)
 from .places import parse_block
 from .probe import probe
 
 
 @MODELS.register_module()
 def WithBlocks(
-    base: str | type,
-    blocks: Sequence[dict] | Mapping[str, dict | None],
+    base: str | type | None = None,
+    blocks: Sequence[dict] | Mapping[str, dict | None] | None = None,
     freeze_base: bool = False,
     **kwargs: Any,
 ) -> nn.Module:
@@ -76,10 +83,23 @@ def WithBlocks(
             ``freeze_base`` leaves nothing to train. A ``ValueError``. For
             modules that do not run on an image alone, such as heads, the
             first forward raises it.
-        ArgumentError: If a block does not take an argument. A
-            ``TypeError``.
+        ArgumentError: If a block or the base does not take an argument, or
+            ``base`` or ``blocks`` is missing. A ``TypeError``.
     """
-    module = MMENGINE_MODELS.build(dict(type=base, **kwargs))
+    if base is None or blocks is None:
+        missing = 'base' if base is None else 'blocks'
+        raise ArgumentError(
+            f'WithBlocks needs {missing!r}, but got {", ".join(kwargs) or "nothing"}'
+            + did_you_mean([missing], *kwargs)
+        )
+    try:
+        module = MMENGINE_MODELS.build(dict(type=base, **kwargs))
+    except TypeError as error:
+        unknown = unknown_argument(error)
+        if unknown not in kwargs:
+            raise
+        known = [*argument_names(find_type(base)), 'freeze_base']
+        raise ArgumentError(f'{error}{did_you_mean(known, unknown)}') from error
     insert(module, blocks, freeze_base=freeze_base)
     return module
 

@@ -232,7 +232,8 @@ def test_attention_weights_of_coupled_terms_are_one_map():
 @pytest.mark.parametrize(
     'kwargs, message',
     [
-        (dict(temperature=0), 'temperature must be greater than 0, but got 0'),
+        (dict(temperature=0), 'temperature must be a number greater than 0, but got 0'),
+        (dict(temperature='low'), "temperature must be a number .* got 'low'"),
         (dict(terms=('binary',)), 'binary'),
         (dict(terms=()), r'but got \(\)'),
         (dict(terms='unary'), "but got 'unary'"),

@@ -175,9 +175,11 @@ def test_activation_checkpointing_gives_the_same_gradients():
 
 def test_an_unknown_argument_of_a_block_is_named():
     with pytest.raises(
-        TypeError, match="after='layer2.1'.*redution'; did you mean 'reduc"
+        TypeError, match="after='layer2.-1'.*redution'; did you mean 'reduc"
     ):
-        build([dict(type=NL, after='layer2', redution=4)])
+        build([dict(type=NL, after='layer2.-1', redution=4)])
+    with pytest.raises(TypeError, match="'per_cal'; did you mean 'per_call'"):
+        build([dict(type=NL, after='layer2', per_cal=True)])
 
 
 def test_a_block_of_upstream_with_the_name_of_ours_is_named():
@@ -342,7 +344,7 @@ def test_a_target_seen_to_fail_only_when_it_runs_is_named():
 
 
 def test_blocks_in_a_frozen_stage_warn_each():
-    with pytest.warns(UserWarning, match='layer1.1.*frozen stage') as record:
+    with pytest.warns(UserWarning, match="'layer1.-1'.*frozen stage") as record:
         model = build([dict(type=NL, after=['layer1', 'layer1.-1'])], frozen_stages=1)
     # Frozen before the first train(), or DDP waits for their gradients.
     assert not any(p.requires_grad for p in model.layer1.parameters())

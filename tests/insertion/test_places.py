@@ -123,9 +123,11 @@ model.backbone.update(
         (dict(type=NL, after=3), 'after must be the path .* but got 3'),
         (
             dict(type=NL, after='layer2', norm_cfg=dict(type='BM')),
-            "NonLocal2d after='layer2.1': .*Cannot find",
+            "NonLocal2d after='layer2': norm_cfg.type must be .* BN, .* got 'BM'",
         ),
         (dict(type=NL), "one of 'before' and 'after', but got none"),
+        (dict(type=NL, befor='layer2'), "got none.*; did you mean 'before'"),
+        (dict(typ=NL, after='layer2'), "needs a 'type'.*; did you mean 'type'"),
         (dict(type=NL, after='layer2', before='layer3'), 'one of'),
         (
             dict(type=NL, after='layer2', in_channels=99),
@@ -133,9 +135,9 @@ model.backbone.update(
         ),
         (
             dict(type=NL, after='layer2', mode='cosine'),
-            "NonLocal2d after='layer2.1': mode must be one of .*'cosine'",
+            "NonLocal2d after='layer2': mode must be one of .*'cosine'",
         ),
-        (dict(type=NL, after='layer2.0.relu'), 'runs 2 times per forward'),
+        (dict(type=NL, after='layer2.-2.relu'), r"'layer2.-2.relu': .* runs 2 times"),
         (
             dict(type='nl_plugins.NonLocal3d', after='layer2'),
             r'NonLocal3d takes 3 dimensions .* shape \(B, 16, ',

@@ -5,6 +5,8 @@ from insertion.inserting import NL, assert_equal, build, image, new_keys, output
 from mmcv.cnn import NonLocal2d as MMCVNonLocal2d
 
 import nl_plugins
+from nl_plugins.errors import ArgumentError
+from nl_plugins.registry import MODELS
 
 pytestmark = pytest.mark.usefixtures('mmdet_scope')
 
@@ -24,6 +26,20 @@ def test_blocks_must_be_a_list_of_dicts():
         build(dict(type=NL, after='layer2'))
     with pytest.raises(ValueError, match="a block must be a dict, .*'NL'"):
         build(['NL'])
+
+
+def test_a_misspelt_argument_is_named():
+    for arguments, message in (
+        (dict(base='ResNet', blocs=[]), "needs 'blocks', .*; did you mean 'blocks'"),
+        (dict(bas='ResNet', blocks=[]), "needs 'base', .*; did you mean 'base'"),
+        (dict(base='ResNet', blocks=[], depht=18), "'depht'; did you mean 'depth'"),
+        (
+            dict(base='ResNet', blocks=[], depth=18, freeze_bas=True),
+            "'freeze_bas'; did you mean 'freeze_base'",
+        ),
+    ):
+        with pytest.raises(ArgumentError, match=message):
+            MODELS.build(dict(type='nl_plugins.WithBlocks', **arguments))
 
 
 def test_upstreams_plugins_take_the_blocks():
