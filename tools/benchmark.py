@@ -138,6 +138,8 @@ def main() -> None:
     show(*to_tables(results))
     if args.out:
         plot(results, args.out / 'benchmark.png')
+        names = ('benchmark.md', 'benchmark.csv', 'benchmark.png')
+        command_line.report_written(*(args.out / name for name in names))
 
 
 if __name__ == '__main__':

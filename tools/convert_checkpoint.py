@@ -64,7 +64,7 @@ def main() -> None:
         converted = convert(state_dict, target, source, args.checkpoint, args.config)
         args.out.parent.mkdir(parents=True, exist_ok=True)
         torch.save(dict(meta=content.get('meta', {}), state_dict=converted), args.out)
-        print(f'{len(converted)} tensors in {args.out}')
+        command_line.report_written(f'{args.out} ({len(converted)} tensors)')
 
 
 if __name__ == '__main__':

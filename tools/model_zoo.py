@@ -34,7 +34,7 @@ def main() -> None:
     args = parse_args()
     with command_line.report_errors():
         if args.write:
-            write_files(ROOT)
+            command_line.report_written(*write_files(ROOT))
         elif stale := stale_files(ROOT):
             sys.exit(
                 f'error: not current: {", ".join(stale)}; run: '

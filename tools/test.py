@@ -3,6 +3,8 @@
 import argparse
 import os
 
+from mmengine.logging import MMLogger
+
 from nl_plugins import engine
 from nl_plugins.engine import command_line
 
@@ -74,6 +76,8 @@ def main() -> None:
             args.tta,
             args.upgrade,
         )
+    log = MMLogger.get_current_instance().log_file
+    command_line.report_written(log, args.out, args.show_dir)
 
 
 if __name__ == '__main__':

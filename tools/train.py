@@ -3,6 +3,9 @@
 import argparse
 import os
 
+from mmengine.logging import MMLogger
+from mmengine.runner import find_latest_checkpoint
+
 from nl_plugins import engine
 from nl_plugins.engine import command_line
 
@@ -50,6 +53,9 @@ def main() -> None:
         if args.data_root:
             engine.set_data_root(cfg, args.data_root)
         engine.train(cfg, args.resume, args.amp, args.auto_scale_lr)
+    command_line.report_written(
+        find_latest_checkpoint(cfg.work_dir), MMLogger.get_current_instance().log_file
+    )
 
 
 if __name__ == '__main__':

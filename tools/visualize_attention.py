@@ -105,7 +105,7 @@ def main() -> None:
             lines.append(f'page: {folder / name}.html')
         visualizer.close()
     print('\n'.join(lines))
-    print(f'pictures: {folder}')
+    command_line.report_written(folder)
 
 
 if __name__ == '__main__':

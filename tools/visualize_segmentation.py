@@ -79,7 +79,8 @@ def main() -> None:
             dataset, [*args.samples, *(n for n, _, _ in args.points)]
         )
         command_line.make_folder(args.out)
-        predictions.plot_predictions(models, args.samples, args.out / 'predictions.png')
+        written = [args.out / 'predictions.png']
+        predictions.plot_predictions(models, args.samples, written[0])
         if args.points:
             with_block = {
                 name: model for name, model in models.items() if find_blocks(model)
@@ -88,8 +89,10 @@ def main() -> None:
                 (dataset.get_data_info(n)['img_path'], (x, y))
                 for n, x, y in args.points
             ]
+            written.append(args.out / 'attention.png')
             # without any, the error says that there is none
-            compare_attention(with_block or models, queries, args.out / 'attention.png')
+            compare_attention(with_block or models, queries, written[1])
+        command_line.report_written(*written)
 
 
 if __name__ == '__main__':

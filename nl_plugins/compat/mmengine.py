@@ -18,7 +18,8 @@ version        bug
 0.10.7         ``get_model_complexity_info`` does not count fused attention,
                sorting and cumulative sums.
 0.10.7         A base config of a toolbox (``mmdet::...``) parses all metafiles
-               of the toolbox, every time.
+               of the toolbox, every time, and imports ``pkg_resources``, whose
+               two warnings users can do nothing about.
 onedl 0.10.12  Loads with ``weights_only=False`` what ``torch.load`` refuses,
                and lets checkpoints call ``getattr``.
 onedl 0.10.12  Looks for ``mmseg::`` configs in the distribution
@@ -34,6 +35,7 @@ import importlib
 import logging
 import os
 import pickle
+import warnings
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -79,6 +81,7 @@ def install() -> None:
         checkpoint.get_external_models, 'open-mmlab://'
     )
     config_utils.load = functools.cache(config_utils.load)
+    warnings.filterwarnings('ignore', 'pkg_resources is deprecated', UserWarning)
     if any(metadata.distributions(name='onedl-mmsegmentation')):
         config_utils.MODULE2PACKAGE['mmseg'] = 'onedl-mmsegmentation'
     for operator, handle in FLOP_HANDLES.items():

@@ -4,12 +4,52 @@ Each check raises an error of :mod:`nl_plugins.errors` whose message says what
 is wrong and how to fix it.
 """
 
+import inspect
 import os
 from collections.abc import Iterator
 
 from mmengine.config import Config
+from mmengine.registry import LOOPS
 
-from ..errors import DatasetNotFoundError
+from ..errors import DatasetNotFoundError, OptionError, did_you_mean
+
+
+def check_loops(cfg: Config, *splits: str) -> None:
+    """Check that the loops of some splits take the keys of their configs.
+
+    Args:
+        cfg (Config): Config of a run.
+        *splits (str): ``'train'``, ``'val'`` or ``'test'``. Splits that the
+            config does not have are skipped.
+
+    Raises:
+        OptionError: If a loop does not exist or does not take a key.
+    """
+    for split in splits:
+        name = f'{split}_cfg'
+        options = dict(cfg.get(name) or {})
+        # as Runner.build_train_loop, build_val_loop and build_test_loop
+        by_epoch = options.pop('by_epoch', True)
+        train = 'EpochBasedTrainLoop' if by_epoch else 'IterBasedTrainLoop'
+        defaults = dict(train=train, val='ValLoop', test='TestLoop')
+        loop = options.pop('type', defaults[split])
+        scope = options.pop('_scope_', cfg.get('default_scope'))
+        if isinstance(loop, str):
+            with LOOPS.switch_scope_and_registry(scope) as registry:
+                found = registry.get(loop)
+            if found is None:
+                raise OptionError(
+                    f'{name}: there is no loop {loop!r}'
+                    + did_you_mean(LOOPS.module_dict, loop)
+                )
+            loop = found
+        known = inspect.signature(loop).parameters
+        unknown = [key for key in options if key not in known]
+        if unknown and 'kwargs' not in known:
+            raise OptionError(
+                f'{name}: {loop.__name__} does not take {", ".join(unknown)}'
+                + did_you_mean(known, *unknown)
+            )
 
 
 def check_datasets(cfg: Config, *splits: str) -> None:

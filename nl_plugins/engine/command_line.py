@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ import torch
 from mmengine.config import DictAction
 
 from ..errors import OptionError, RunError, first_line
+from .start import is_first_process
 
 
 def make_parser(description: str | None, example: str) -> argparse.ArgumentParser:
@@ -87,9 +87,7 @@ def report_errors() -> Iterator[None]:
             'a place with fewer positions (tools/places.py)'
         )
     except RunError as error:
-        ranks = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
-        rank = next((os.environ[k] for k in ranks if k in os.environ), '0')
-        if rank != '0':
+        if not is_first_process():
             # The first process that exits makes the launcher end all others.
             time.sleep(10)
             sys.exit(1)
@@ -97,6 +95,17 @@ def report_errors() -> Iterator[None]:
         if message.startswith('Caught '):  # followed by a worker's traceback
             message = message.rpartition(f'{type(error).__name__}: ')[2]
         sys.exit(f'error: {message.strip()}')
+
+
+def report_written(*paths: str | Path | None) -> None:
+    """Print, at the end of a tool, what it has written.
+
+    Args:
+        *paths (str | Path, optional): Files and folders; None is left out.
+    """
+    if is_first_process():
+        names = (str(path).removeprefix(f'{Path.cwd()}/') for path in paths if path)
+        print('written:', ', '.join(names))
 
 
 def add_shape_argument(parser: argparse.ArgumentParser) -> None:

@@ -22,7 +22,8 @@ from ..compat.mmcv import replace_mmsyncbn
 from ..errors import OptionError
 from ..toolboxes import installed_versions, toolbox_of
 from .block_training import BlockTrainingHook
-from .checks import check_datasets
+from .checks import check_datasets, check_loops
+from .start import Start
 
 
 def train(
@@ -62,6 +63,7 @@ def train(
         _use_amp(cfg)
     if auto_scale_lr:
         _use_auto_scale_lr(cfg)
+    check_loops(cfg, 'train', 'val')
     check_datasets(cfg, 'train', 'val')
     if resume == 'auto':
         check_latest_checkpoint_exists(cfg.work_dir)
@@ -69,14 +71,18 @@ def train(
     elif resume is not None:
         check_checkpoint_exists(resume)
         cfg.resume, cfg.load_from = True, resume
-    runner = _build_runner(cfg)
-    print_log(f'Versions: {installed_versions()}', logger='current')
-    runner.register_hook(BlockTrainingHook())
-    if runner._resume:
-        runner.register_hook(CheckpointFitHook())
-    elif runner._load_from:
-        runner.register_hook(LoadFromHook())
-    return runner.train()
+    elif cfg.get('load_from'):
+        check_checkpoint_exists(cfg.load_from)
+    with Start(cfg) as start:
+        runner = _build_runner(cfg)
+        print_log(f'Versions: {installed_versions()}', logger='current')
+        runner.register_hook(start)
+        runner.register_hook(BlockTrainingHook())
+        if runner._resume:
+            runner.register_hook(CheckpointFitHook())
+        elif runner._load_from:
+            runner.register_hook(LoadFromHook())
+        return runner.train()
 
 
 def test(
@@ -128,14 +134,17 @@ def test(
     if upgrade:
         hooks = cfg.get('custom_hooks') or []
         cfg.custom_hooks = [*hooks, dict(type='nl_plugins.UpgradeNonLocalHook')]
+    check_loops(cfg, 'test')
     check_datasets(cfg, 'test')
     check_checkpoint_exists(checkpoint)
     cfg.load_from, cfg.resume = checkpoint, False
-    runner = _build_runner(cfg)
-    runner.register_hook(CheckpointFitHook())
-    if out is not None:
-        toolbox.write_predictions(runner, out)
-    return runner.test()
+    with Start(cfg) as start:
+        runner = _build_runner(cfg)
+        runner.register_hook(start)
+        runner.register_hook(CheckpointFitHook())
+        if out is not None:
+            toolbox.write_predictions(runner, out)
+        return runner.test()
 
 
 def _build_runner(cfg: Config) -> Runner:

@@ -50,17 +50,21 @@ def stale_files(root: Path) -> list[str]:
     ]
 
 
-def write_files(root: Path) -> None:
+def write_files(root: Path) -> list[Path]:
     """Measure all models and write the generated files.
 
     Args:
         root (Path): Folder that holds ``configs``.
 
+    Returns:
+        list[Path]: The files.
+
     Raises:
         MetafileError: If a metafile and the configs beside it disagree.
     """
     measured = {}
-    for file, content in _read_metafiles(root).items():
+    metafiles = _read_metafiles(root)
+    for file, content in metafiles.items():
         for entry in content['Models'] if _is_installed(content, root) else ():
             cfg = load_config(str(root / entry['Config']))
             # Many configs differ in their schedule alone.
@@ -69,8 +73,10 @@ def write_files(root: Path) -> None:
                 measured[key] = measure_complexity(cfg)
             _set_complexity(entry['Metadata'], measured[key])
         file.write_text(_to_yaml(content))
-    for path, text in _generate(root).items():
+    generated = _generate(root)
+    for path, text in generated.items():
         path.write_text(text)
+    return [*metafiles, *generated]
 
 
 def _generate(root: Path) -> dict[Path, str]:

@@ -254,7 +254,8 @@ def test_tool_converts_a_file(blobs, load_tool, tmp_path, monkeypatch, capsys):
         ],
     )
     tool.main()
-    assert 'new/model.pth' in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert out.startswith(f'written: {tmp_path}/new/model.pth (')
     saved = torch.load(tmp_path / 'new/model.pth')['state_dict']
     model = recognizer()
     convert(caffe2.convert_blobs(caffe2.read_blobs(tmp_path / 'model.pkl')), model)

@@ -14,6 +14,39 @@ from nl_plugins import NonLocal1d, engine, errors
 from nl_plugins.engine import checks
 from nl_plugins.engine import config as loading
 
+SOFT_TEACHER = 'soft-teacher_faster-rcnn_r50-caffe_fpn_180k_semi-0.1-coco.py'
+
+
+@pytest.mark.parametrize(
+    'options, message',
+    [
+        (
+            dict(train_cfg__max_epoch=3),
+            "train_cfg: EpochBasedTrainLoop .* max_epoch; did you mean 'max_epochs'",
+        ),
+        (
+            dict(train_cfg=dict(type='EpochBasedTrainLop', max_epochs=1)),
+            "no loop 'EpochBasedTrainLop'; did you mean 'EpochBasedTrainLoop'",
+        ),
+        (dict(val_cfg__fp61=True), "val_cfg: ValLoop .*; did you mean 'fp16'"),
+    ],
+)
+def test_an_unknown_key_of_a_loop(toy, no_runner, options, message):
+    with pytest.raises(errors.OptionError, match=message):
+        engine.train(toy(**options))
+    with pytest.raises(errors.OptionError, match="test_cfg: TestLoop .*'fp16'"):
+        engine.test(toy(test_cfg__fp61=True), 'none.pth')
+
+
+def test_loops_of_a_toolbox_pass():
+    cfg = loading.load_config('mmdet::soft_teacher/' + SOFT_TEACHER)
+    checks.check_loops(cfg, 'train', 'val', 'test')
+
+
+def test_load_from_of_no_file(toy, no_runner):
+    with pytest.raises(errors.CheckpointNotFoundError, match="'none.pth'"):
+        engine.train(toy(load_from='none.pth'))
+
 
 def test_missing_folder(no_runner):
     cfg = loading.load_config(MASK_RCNN)

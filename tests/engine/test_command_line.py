@@ -1,5 +1,7 @@
 """What a user can fix is one message."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -36,6 +38,15 @@ def test_an_interruption_is_one_line(capsys):
         raise KeyboardInterrupt
     assert caught.value.code == 130
     assert capsys.readouterr().err == 'interrupted\n'
+
+
+def test_what_was_written_is_one_line_of_the_first_process(capsys, monkeypatch):
+    path = Path('work', 'epoch_1.pth')
+    command_line.report_written(path.absolute(), None, '/shown')
+    assert capsys.readouterr().out == f'written: {path}, /shown\n'
+    monkeypatch.setenv('RANK', '1')
+    command_line.report_written(path)
+    assert not capsys.readouterr().out
 
 
 def test_a_full_memory_says_what_to_try():

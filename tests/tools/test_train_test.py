@@ -85,7 +85,8 @@ def scalars(work_dir: Path) -> dict[int, dict]:
 @pytest.fixture(scope='module')
 def trained(folder) -> Path:
     """Work directory of a training run without interruption."""
-    commands.run(folder, *training(folder, folder / 'trained'), home=folder)
+    output = commands.run(folder, *training(folder, folder / 'trained'), home=folder)
+    assert output.splitlines()[-1].startswith('written: trained/epoch_3.pth, trained/2')
     return folder / 'trained'
 
 
@@ -140,7 +141,7 @@ def assert_equal(a: object, b: object) -> None:
 
 
 def test_test_keeps_and_draws_predictions(folder, trained):
-    commands.run(
+    output = commands.run(
         folder,
         'test.py',
         'nl.py',
@@ -155,6 +156,7 @@ def test_test_keeps_and_draws_predictions(folder, trained):
         *tiny_coco.as_arguments(options(folder)),
         home=folder,
     )
+    assert output.splitlines()[-1].endswith('.log, predictions.pkl, pictures')
     predictions = pickle.loads((folder / 'predictions.pkl').read_bytes())
     assert len(predictions) == 2
     for prediction in predictions:
@@ -223,12 +225,14 @@ def test_two_processes_train_on_the_cpu(folder):
 
 
 def test_tool_says_what_is_wrong_in_one_line(folder):
+    options = ['--data-root', 'coco', '--cfg-options', 'load_from=nil.pth']
     process = subprocess.run(
-        [sys.executable, commands.TOOLS / 'train.py', 'nil.py'],
+        [sys.executable, commands.TOOLS / 'train.py', 'nl.py', *options],
         cwd=folder,
         capture_output=True,
         text=True,
     )
     assert process.returncode == 1
     assert 'Traceback' not in process.stderr
-    assert "error: there is no config 'nil.py'" in process.stderr
+    assert "error: there is no checkpoint 'nil.pth'" in process.stderr
+    assert 'pkg_resources' not in process.stderr and not process.stdout

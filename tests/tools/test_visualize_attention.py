@@ -46,6 +46,7 @@ def test_a_detectors_block_is_drawn(load_tool, files, tmp_path, monkeypatch, cap
     )
     load_tool('visualize_attention').main()
     out = capsys.readouterr().out
+    assert out.endswith(f'written: {tmp_path}\n')
     assert 'block: backbone.layer2.1.non_local_block\n' in out
     assert 'detections with a score of at least 0.5: ' in out
     assert sorted(path.name for path in tmp_path.rglob('*.png')) == [

@@ -115,7 +115,9 @@ def checkpoint(config, tmp_path):
     return path
 
 
-def test_tool_writes_both_pictures(tool, config, checkpoint, tmp_path, monkeypatch):
+def test_tool_writes_both_pictures(
+    tool, config, checkpoint, tmp_path, monkeypatch, capsys
+):
     monkeypatch.setattr(
         sys,
         'argv',
@@ -137,6 +139,8 @@ def test_tool_writes_both_pictures(tool, config, checkpoint, tmp_path, monkeypat
         ],
     )
     tool.main()
+    files = [f'{tmp_path}/pictures/{name}.png' for name in ('predictions', 'attention')]
+    assert capsys.readouterr().out.endswith(f'written: {", ".join(files)}\n')
     for name in 'predictions.png', 'attention.png':
         with Image.open(tmp_path / 'pictures' / name) as image:
             assert image.format == 'PNG'

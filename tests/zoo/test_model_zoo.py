@@ -126,7 +126,13 @@ def zoo(tmp_path, monkeypatch):
     (toys / 'README.md').write_text(
         '# Toys\n\n<!-- model zoo -->\nold\n<!-- /model zoo -->\n\nend\n'
     )
-    write_files(tmp_path)
+    written = write_files(tmp_path)
+    names = {str(path.relative_to(tmp_path)) for path in written}
+    assert names == {
+        'configs/toys/metafile.yml',
+        'configs/toys/README.md',
+        'model-index.yml',
+    }
     return tmp_path
 
 
