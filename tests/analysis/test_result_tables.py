@@ -1,6 +1,8 @@
 """Tables in a terminal and as Markdown, CSV files, and the progress bar."""
 
 import csv
+import itertools
+from types import SimpleNamespace
 
 import pytest
 
@@ -41,17 +43,30 @@ def test_csv_leaves_what_is_missing_empty(tmp_path):
         assert list(csv.reader(file)) == [['x', 'y'], ['1', ''], ['2', 'z']]
 
 
-def test_progress_is_a_line_for_each_step(capsys):
-    with progress(2) as tell:
+@pytest.fixture
+def clock(monkeypatch):
+    """Steps take 2 minutes each."""
+    times = itertools.count(0, 120)
+    clock = SimpleNamespace(monotonic=lambda: next(times))
+    monkeypatch.setattr('nl_plugins.analysis.progress.time', clock)
+
+
+def test_progress_is_a_line_for_each_step(clock, capsys):
+    with progress(3) as tell:
         tell('first')
         tell('second')
-    assert capsys.readouterr().err == '   1/2 first\n   2/2 second\n'
+        tell('third')
+    assert capsys.readouterr().err.splitlines() == [
+        '   1 of 3: first',
+        '   2 of 3, 4 min left: second',
+        '   3 of 3, 2 min left: third',
+    ]
 
 
-def test_progress_is_a_bar_in_a_terminal(terminal, capsys):
-    with progress(2) as tell:
+def test_progress_is_a_bar_in_a_terminal(clock, terminal, capsys):
+    with progress(3) as tell:
         tell('first')
         tell('second')
     err = capsys.readouterr().err
-    assert '0/2' in err and '1/2' in err and 'second' in err
-    assert 'left' in err
+    assert '1 of 3: first' in err and '2 of 3, 4 min left: second' in err
+    assert '━' in err
