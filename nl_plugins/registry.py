@@ -10,19 +10,21 @@ from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import Registry
 
+#: Models that are registered when they are used: they need MMSegmentation.
+HEADS = 'NLHead', 'DNLHead'
 #: Modules of the names which need a toolbox or matplotlib, imported on use.
-LAZY = dict.fromkeys(('NLHead', 'DNLHead'), 'toolboxes.mmseg_heads') | {
+LAZY = dict.fromkeys(HEADS, 'toolboxes.mmseg_heads') | {
     'compare': 'analysis.comparison.report',
     'show_attention': 'visualization.attention',
 }
 
 
 class _LazyRegistry(Registry):
-    """A registry that imports the modules of ``LAZY`` when they are used."""
+    """A registry that imports the modules of ``HEADS`` when they are used."""
 
     def get(self, key: str) -> Any:
         name = key.rpartition('.')[2]
-        if name in LAZY:
+        if name in HEADS:
             import_module(f'{__package__}.{LAZY[name]}')
         return super().get(key)
 

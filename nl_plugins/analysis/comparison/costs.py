@@ -15,7 +15,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmengine.runner import set_random_seed
 
-from ...engine.config import build_model, load_config
+from ...engine.config import build_model
 from ...toolboxes import toolbox_of
 from ..complexity import input_shape
 from ..measuring import (
@@ -27,6 +27,7 @@ from ..measuring import (
     use_device,
 )
 from ..random_parameters import sample_parameters
+from .variants import Variant
 
 PHASES = ('inference', 'training')
 
@@ -73,7 +74,7 @@ class Setting:
 
 
 def measure_costs(
-    configs: Sequence[str],
+    variants: Sequence[Variant],
     phase: str,
     setting: Setting,
     tell: Callable[[str], None] = lambda step: None,
@@ -87,30 +88,32 @@ def measure_costs(
     :func:`nl_plugins.analysis.random_parameters.sample_parameters`.
 
     Args:
-        configs (Sequence[str]): Paths or names of configs.
+        variants (Sequence[Variant]): The models.
         phase (str): ``'inference'`` or ``'training'``.
         setting (Setting): How to measure.
         tell (Callable): Called at the start of each step, one for the memory
-            of each config and one for all times. Defaults to a function that
+            of each model and one for all times. Defaults to a function that
             does nothing.
 
     Returns:
-        list[Cost]: One of each config, in their order.
+        list[Cost]: One of each model, in their order.
     """
     costs = []
-    for config in configs:
-        tell(f'memory of {phase}: {config}')
+    # without their runs, which processes do not need
+    variants = [replace(variant, runs=[]) for variant in variants]
+    for variant in variants:
+        tell(f'memory of {phase}: {variant.name}')
         try:
             with memory_returned():
-                needed = in_a_process(_memory, config, phase, setting)
+                needed = in_a_process(_memory, variant, phase, setting)
             costs.append(Cost(bytes=needed))
         except MeasurementError as error:
             costs.append(Cost(error=str(error)))
     able = [number for number, cost in enumerate(costs) if not cost.error]
     tell(f'time of {phase}: {len(able)} models in turns')
     try:
-        names = [configs[number] for number in able]
-        turns = in_a_process(_times, names, phase, setting) if able else []
+        chosen = [variants[number] for number in able]
+        turns = in_a_process(_times, chosen, phase, setting) if able else []
     except MeasurementError as error:
         return [cost if cost.error else Cost(error=str(error)) for cost in costs]
     for number, seconds in zip(able, turns):
@@ -118,12 +121,12 @@ def measure_costs(
     return costs
 
 
-def _load(config: str) -> Config:
+def _load(variant: Variant) -> Config:
     """The config, with its toolbox imported, which takes memory too."""
     # One line for each parameter from the optimizer's constructor.
     MMLogger.get_current_instance().setLevel(logging.ERROR)
     warnings.simplefilter('ignore')
-    cfg = load_config(config)
+    cfg = variant.load()
     init_default_scope(toolbox_of(cfg).name)
     return cfg
 
@@ -158,10 +161,10 @@ def _build_step(cfg: Config, phase: str, setting: Setting) -> Callable[[], None]
     return step
 
 
-def _memory(config: str, phase: str, setting: Setting) -> int:
+def _memory(variant: Variant, phase: str, setting: Setting) -> int:
     """Bytes of two steps: the optimizer's state comes with the first."""
     use_device(setting.device)
-    cfg = _load(config)
+    cfg = _load(variant)
     before = peak_memory(setting.device)
     step = _build_step(cfg, phase, setting)
     step()
@@ -169,8 +172,10 @@ def _memory(config: str, phase: str, setting: Setting) -> int:
     return peak_memory(setting.device) - before
 
 
-def _times(configs: Sequence[str], phase: str, setting: Setting) -> list[list[float]]:
+def _times(
+    variants: Sequence[Variant], phase: str, setting: Setting
+) -> list[list[float]]:
     """Seconds of the turns of each."""
     use_device(setting.device)
-    steps = [_build_step(_load(config), phase, setting) for config in configs]
+    steps = [_build_step(_load(variant), phase, setting) for variant in variants]
     return time_in_turns(steps, setting.repeats, math.inf)

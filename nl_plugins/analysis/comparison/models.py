@@ -13,7 +13,8 @@ from ..complexity import Complexity, input_shape, measure_complexity
 from ..describe import describe_blocks
 from ..progress import progress
 from .costs import PHASES, Cost, Setting, measure_costs
-from .runs import Run, find_runs, group_runs, settings_of
+from .runs import Run, config_name, find_runs, group_runs, settings_of
+from .variants import Variant, find_variants
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,9 @@ class Model:
             their seed alone.
         settings (dict[str, Any]): Those of its config, as in
             :attr:`Run.settings`.
-        label (str): What tells it from a model of the same name, ``''`` where
-            there is none.
+        label (str): What tells it from a model of the same name: the package,
+            or in brackets the options with which its runs were started;
+            ``''`` where there is none.
     """
 
     config: str
@@ -88,11 +90,6 @@ class Comparison:
     other_runs: list[Run]
 
 
-def config_name(config: str) -> str:
-    """Name of a config without folder, toolbox and suffix."""
-    return config.rpartition('/')[2].rpartition('::')[2].removesuffix('.py')
-
-
 def compare(
     configs: Sequence[str],
     baselines: Sequence[str] = (),
@@ -101,8 +98,10 @@ def compare(
 ) -> Comparison:
     """Find out everything about some models and their baselines.
 
-    What fails for one model, such as counting its FLOPs, is kept as its
-    error, and the others go on.
+    Of a config whose runs trained other models, by options of their command
+    line, these are compared, each with its own size, time and memory. What
+    fails for one model, such as counting its FLOPs, is kept as its error, and
+    the others go on.
 
     Args:
         configs (Sequence[str]): Paths or names of configs.
@@ -132,34 +131,40 @@ def compare(
     by_baseline = _by_baseline(configs, baselines)
     labels = _labels([c for names in by_baseline.values() for c in names])
     # Before anything long begins.
-    for config in {c for names in by_baseline.values() for c in names}:
+    settings = {}
+    for config in labels:
         cfg = load_config(config)
         if 'model' not in cfg:
             raise OptionError(f'{config} has no model')
         input_shape(cfg, setting.shape)
+        settings[config] = settings_of(cfg)
 
     runs = find_runs(work_dirs)
-    of_config = _assign(runs, labels)
+    of_config = _assign(runs, settings)
+    variants = {
+        first: [
+            variant
+            for config in names
+            for variant in find_variants(
+                config, labels[config], settings[config], of_config.get(config, [])
+            )
+        ]
+        for first, names in by_baseline.items()
+    }
     phases = PHASES if setting.repeats else ()
     steps = sum(
-        len(names) + len(phases) * (len(names) + 1) for names in by_baseline.values()
+        len(found) + len(phases) * (len(found) + 1) for found in variants.values()
     )
     groups = []
     with progress(steps) as tell:
-        for first, names in by_baseline.items():
-            costs: dict[str, dict[str, Cost]] = {config: {} for config in names}
-            for phase in phases:
-                found = measure_costs(names, phase, setting, tell)
-                for config, cost in zip(names, found):
-                    costs[config][phase] = cost
+        for first, found in variants.items():
+            costs = [measure_costs(found, phase, setting, tell) for phase in phases]
             models = []
-            for config in names:
-                tell(f'parameters and FLOPs: {config}')
-                found_runs = of_config.get(config, [])
+            for number, variant in enumerate(found):
+                tell(f'parameters and FLOPs: {variant.name}')
+                of_phases = {p: cost[number] for p, cost in zip(phases, costs)}
                 models.append(
-                    _describe(
-                        config, labels[config], costs[config], found_runs, setting
-                    )
+                    _describe(variant, settings[variant.config], of_phases, setting)
                 )
             groups.append(Group(models, published_results(first)))
     known = {config_name(config) for config in labels}
@@ -212,17 +217,13 @@ def _labels(configs: Iterable[str]) -> dict[str, str]:
     return labels
 
 
-def _assign(runs: list[Run], configs: Iterable[str]) -> dict[str, list[Run]]:
+def _assign(
+    runs: list[Run], settings: dict[str, dict[str, Any]]
+) -> dict[str, list[Run]]:
     """The runs of each config, by their name and, of several, their settings."""
     by_name: dict[str, list[str]] = {}
-    for config in configs:
+    for config in settings:
         by_name.setdefault(config_name(config), []).append(config)
-    settings = {
-        config: settings_of(load_config(config))
-        for same in by_name.values()
-        if len(same) > 1
-        for config in same
-    }
 
     def distance(run: Run, config: str) -> int:
         keys = {**run.settings, **settings[config]}
@@ -239,24 +240,27 @@ def _assign(runs: list[Run], configs: Iterable[str]) -> dict[str, list[Run]]:
 
 
 def _describe(
-    config: str, label: str, costs: dict[str, Cost], runs: list[Run], setting: Setting
+    variant: Variant,
+    settings: dict[str, Any],
+    costs: dict[str, Cost],
+    setting: Setting,
 ) -> Model:
-    cfg = load_config(config)
-    settings = settings_of(cfg)
-    complexity, error = None, ''
+    complexity, blocks, error = None, '', ''
     try:
+        cfg = variant.load()
+        blocks = '; '.join(describe_blocks(cfg.model))
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
             complexity = measure_complexity(cfg, setting.shape)
     except Exception as failure:  # whatever a model may raise
         error = first_line(failure)
     return Model(
-        config,
-        '; '.join(describe_blocks(cfg.model)),
+        variant.config,
+        blocks,
         complexity,
         error,
         costs,
-        group_runs(runs),
+        group_runs(variant.runs),
         settings,
-        label,
+        variant.label,
     )

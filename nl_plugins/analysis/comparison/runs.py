@@ -40,6 +40,7 @@ class Run:
             concerns one run alone (seed, folders).
         environment (dict[str, str]): Versions of packages and number of GPUs,
             or processes on the CPU, as its log names them.
+        model (dict): Config of its model.
         state (str): What is wrong with it, such as ``'5 of 12 epochs'`` or
             ``'loss is nan'``; ``''`` if it is complete.
     """
@@ -52,6 +53,7 @@ class Run:
     settings: dict[str, Any] = field(default_factory=dict)
     state: str = ''
     environment: dict[str, str] = field(default_factory=dict)
+    model: dict[str, Any] = field(default_factory=dict)
 
     @property
     def length(self) -> str:
@@ -124,6 +126,7 @@ def read_run(work_dir: str | Path) -> Run:
     work_dir = Path(work_dir)
     train: list[dict] = []
     val: list[dict] = []
+    config: dict[str, Any] = {}
     settings: dict[str, Any] = {}
     environment: dict[str, str] = {}
     text = None
@@ -138,9 +141,10 @@ def read_run(work_dir: str | Path) -> Run:
             text = dumped.read_text(errors='replace')
             began_from = settings.get('load_from')
             try:
-                settings = parse_settings(text)
+                config = parse_config(text)
             except ValueError as error:
                 raise ValueError(f'{dumped.name} cannot be read: {error}') from error
+            settings = dict(_flatten(config))
             if settings.get('resume'):  # load_from was the checkpoint
                 settings['load_from'] = began_from
         if settings.get('resume'):
@@ -172,6 +176,7 @@ def read_run(work_dir: str | Path) -> Run:
         _of_all_runs(settings),
         _state(work_dir, settings, train, val),
         environment,
+        config.get('model', {}),
     )
 
 
@@ -230,6 +235,11 @@ def group_runs(runs: Iterable[Run]) -> list[list[Run]]:
     return groups
 
 
+def config_name(config: str) -> str:
+    """Name of a config without folder, toolbox and suffix."""
+    return config.rpartition('/')[2].rpartition('::')[2].removesuffix('.py')
+
+
 def settings_of(cfg: Config) -> dict[str, Any]:
     """The settings that a run of a config has if nothing is overridden.
 
@@ -239,7 +249,30 @@ def settings_of(cfg: Config) -> dict[str, Any]:
     Returns:
         dict[str, Any]: As :attr:`Run.settings`.
     """
-    return _of_all_runs(parse_settings(cfg.pretty_text))
+    return _of_all_runs(dict(_flatten(parse_config(cfg.pretty_text))))
+
+
+def model_differences(
+    settings: dict[str, Any], other: dict[str, Any]
+) -> dict[str, Any]:
+    """The settings of a model that differ from others.
+
+    Args:
+        settings (dict[str, Any]): Those of a run.
+        other (dict[str, Any]): What they are compared with.
+
+    Returns:
+        dict[str, Any]: By their keys, None where there is only another.
+    """
+    missing = object()
+    return {
+        key: settings.get(key)
+        for key in {**other, **settings}
+        # _scope_ says through which toolbox a base config was loaded
+        if key.startswith('model.')
+        and not key.endswith('_scope_')
+        and settings.get(key, missing) != other.get(key, missing)
+    }
 
 
 def describe_difference(
@@ -329,8 +362,8 @@ def _read_records(path: Path) -> list[dict]:
     return records
 
 
-def parse_settings(text: str) -> dict[str, Any]:
-    """The settings of a config as the runner writes it, with dotted keys.
+def parse_config(text: str) -> dict[str, Any]:
+    """The content of a config as the runner writes it.
 
     The text is read, never executed: a work directory may come from anybody.
 
@@ -339,23 +372,19 @@ def parse_settings(text: str) -> dict[str, Any]:
             expression the source stands for the value.
 
     Returns:
-        dict[str, Any]: Settings by their dotted keys.
+        dict[str, Any]: Values by their names.
 
     Raises:
         ValueError: If it is no Python.
     """
     try:
-        return dict(
-            _flatten(
-                {
-                    target.id: _literal(statement.value)
-                    for statement in ast.parse(text).body
-                    if isinstance(statement, ast.Assign)
-                    for target in statement.targets
-                    if isinstance(target, ast.Name)
-                }
-            )
-        )
+        return {
+            target.id: _literal(statement.value)
+            for statement in ast.parse(text).body
+            if isinstance(statement, ast.Assign)
+            for target in statement.targets
+            if isinstance(target, ast.Name)
+        }
     except (SyntaxError, RecursionError, MemoryError) as error:
         raise ValueError(f'it is no config: {error}') from error
 

@@ -18,6 +18,7 @@ from .runs import (
     best,
     describe_difference,
     mean_and_spread,
+    model_differences,
 )
 
 
@@ -143,24 +144,19 @@ def _sizes(group: Group) -> Table:
         ['model', 'blocks', 'input', 'parameters', 'FLOPs'],
         rows,
         'In brackets the ratio to the baseline, here and below. A '
-        'multiplication with its addition counts as one FLOP.',
-        list(_other_models(group)),
+        'multiplication with its addition counts as one FLOP.'
+        + ''.join(_other_models(group)),
     )
 
 
 def _other_models(group: Group) -> Iterator[str]:
-    """Warnings about runs of other models than their config's."""
+    """Sentences about models that are not those of their config files."""
     for model in group.models:
-        for runs in model.runs:
-            one, other = (
-                {key: value for key, value in settings.items() if key[:6] == 'model.'}
-                for settings in (runs[0].settings, model.settings)
-            )
-            if one and other and (difference := describe_difference(one, other)):
-                yield (
-                    f'sizes, times and memory are those of the config of {model.name}, '
-                    f'but it has runs of another model: {difference}'
-                )
+        run = next((run for run in model.all_runs if run.model), None)
+        if run is not None:
+            differences = model_differences(run.settings, model.settings)
+            if named := describe_difference(differences, {}):
+                yield f' Here and below {model.name} is the model of its runs: {named}.'
 
 
 def _costs(comparison: Comparison, group: Group) -> Table:
@@ -202,7 +198,11 @@ def _results(comparison: Comparison, group: Group) -> Table:
             f'{metric.name}, best',
         ]
     head += ['s/iteration', 'training', 'remark']
-    baseline = next((runs for runs in group.models[0].runs if not runs[0].state), [])
+    # Of each model of the baseline's config the first complete trainings.
+    baselines: list[list[Run]] = []
+    for model in group.models:
+        if model.config == group.models[0].config:
+            baselines += [runs for runs in model.runs if not runs[0].state][:1]
     rows: list[list[str]] = []
     warnings: list[str] = []
     for model in group.models:
@@ -217,7 +217,13 @@ def _results(comparison: Comparison, group: Group) -> Table:
             )
         for runs in model.runs:
             # An incomplete training has no gain.
-            other = [] if runs[0].state or runs is baseline else baseline
+            other: list[Run] = []
+            if not runs[0].state and not any(runs is found for found in baselines):
+                other = min(
+                    baselines,
+                    key=lambda found: len(unfair_differences(runs[0], found[0])),
+                    default=[],
+                )
             unfair = unfair_differences(runs[0], other[0]) if other else []
             if unfair:
                 warnings.append(

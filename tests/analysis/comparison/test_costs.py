@@ -8,6 +8,7 @@ import torch
 
 from nl_plugins.analysis.comparison import costs
 from nl_plugins.analysis.comparison.costs import Setting, measure_costs
+from nl_plugins.analysis.comparison.variants import Variant
 from nl_plugins.toolboxes import TOOLBOXES
 
 pytestmark = pytest.mark.slow
@@ -48,7 +49,9 @@ def test_a_step_trains_or_predicts(config, shape, monkeypatch):
     )
     for phase, size in (('inference', 1), ('training', 3)):
         step = costs._build_step(
-            costs._load(f'{CONFIGS / config}.py'), phase, Setting(shape, batch_size=3)
+            costs._load(Variant(f'{CONFIGS / config}.py')),
+            phase,
+            Setting(shape, batch_size=3),
         )
         before = [p.detach().clone() for p in models[-1].parameters()]
         assert len(optimizers) == (phase == 'training')
@@ -75,7 +78,9 @@ def test_time_and_memory_of_those_that_run(tmp_path):
         f"_base_ = '{good}'\nmodel = dict(decode_head=dict(in_channels=3))\n"
     )
     one, other = measure_costs(
-        [good, str(broken)], 'inference', Setting((32, 64), repeats=3)
+        [Variant(good), Variant(str(broken))],
+        'inference',
+        Setting((32, 64), repeats=3),
     )
     assert len(one.seconds) == 3 and 0 < one.median < 60
     assert 2**20 < one.bytes < 2**30

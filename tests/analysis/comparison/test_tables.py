@@ -106,16 +106,53 @@ def test_runs_of_another_model_than_the_config_are_said(comparison):
     group = comparison.groups[0]
     block = group.models[1]
     deeper = [
-        replace(run, settings=run.settings | {'model.backbone.depth': 101})
+        replace(
+            run, settings=run.settings | {'model.backbone.depth': 101}, model={1: 1}
+        )
         for run in block.runs[0]
     ]
     settings = block.runs[0][0].settings | {'model.backbone.depth': 50}
     group.models[1] = replace(block, runs=[deeper], settings=settings)
     table, *_ = tables.tables(comparison, group)
-    assert list(table.warnings) == [
-        'sizes, times and memory are those of the config of block, but it has '
-        'runs of another model: model.backbone.depth=101'
+    assert table.remark.endswith(
+        ' Here and below block is the model of its runs: model.backbone.depth=101.'
+    )
+
+
+AP = 'coco/bbox_mAP'
+
+
+def test_gains_are_over_the_most_similar_model_of_the_baseline(comparison):
+    group = comparison.groups[0]
+    base, block, _ = group.models
+
+    def of_depth(model, depth, less=0.0):
+        """The complete runs, with another depth and less AP."""
+        (runs,) = (runs for runs in model.runs if not runs[0].state)
+        runs = [
+            replace(
+                run,
+                settings=run.settings | {'model.backbone.depth': depth},
+                val=[r | {AP: r[AP] - less} if AP in r else r for r in run.val],
+            )
+            for run in runs
+        ]
+        return replace(model, label=f'{model.name} ({depth})', runs=[runs])
+
+    group.models[:] = [
+        of_depth(base, 50),
+        of_depth(base, 101, less=0.1),
+        of_depth(block, 50),
+        of_depth(block, 101),
     ]
+    rows = cells(comparison, 'Trained')
+    gains = {
+        row['model']: row['gain in box AP'] for row in rows if row['gain in box AP']
+    }
+    assert list(gains) == ['block (50)', 'block (101)']
+    assert gains['block (50)'].startswith('+10.0')
+    assert gains['block (101)'].startswith('+20.0')
+    assert not any('(1)' in gain for gain in gains.values())  # no warning
 
 
 def test_costs_with_median_spread_and_ratio(comparison):

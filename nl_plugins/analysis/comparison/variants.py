@@ -1,0 +1,118 @@
+"""Models of a config: its own, and others that its runs trained by options."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import mmengine.registry
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import Registry
+
+from ...engine.config import load_config
+from ...registry import HEADS
+from .runs import Run, config_name, model_differences
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A model of a config.
+
+    Attributes:
+        config (str): Path or name of the config.
+        model (dict, optional): Config of the model as its runs have it. None is
+            the config's own.
+        label (str): What tells it from models of other configs of the name, or
+            from others of the config, such as ``'NAME (backbone.depth=18)'``;
+            ``''`` if there are none.
+        runs (list[Run]): Trainings of this model.
+    """
+
+    config: str
+    model: dict | None = None
+    label: str = ''
+    runs: list[Run] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """Name of the config without folder and suffix, or the label."""
+        return self.label or config_name(self.config)
+
+    def load(self) -> Config:
+        """Load the config, with the model of the runs.
+
+        Raises:
+            ValueError: The runs name a type that is not registered. Their files
+                may come from anybody, and a type that is looked up by its path
+                could be any function.
+        """
+        cfg = load_config(self.config)
+        if self.model is not None:
+            _check_types(self.model, set(_registered_names()))
+            cfg.model = ConfigDict(self.model)
+        return cfg
+
+
+def find_variants(
+    config: str, label: str, settings: dict[str, Any], runs: list[Run]
+) -> list[Variant]:
+    """Find the models that the runs of a config trained.
+
+    Args:
+        config (str): Path or name of the config.
+        label (str): What tells it from other configs of its name.
+        settings (dict[str, Any]): Its settings, as :attr:`.runs.Run.settings`.
+        runs (list[Run]): Its trainings.
+
+    Returns:
+        list[Variant]: One for each model, in the order of their first runs; the
+        config's own if there are no runs.
+    """
+    by_options: dict[str, tuple[dict[str, Any], list[Run]]] = {}
+    for run in runs:
+        options = model_differences(run.settings, settings) if run.model else {}
+        by_options.setdefault(repr(options), (options, []))[1].append(run)
+    found = list(by_options.values()) or [({}, [])]
+    first = found[0][0]
+    varying = [
+        key
+        for key in dict.fromkeys(key for options, _ in found for key in options)
+        if any(options.get(key, ...) != first.get(key, ...) for options, _ in found)
+    ]
+    variants = []
+    for options, same in found:
+        own = {**settings, **options}
+        values = ', '.join(
+            f'{key.removeprefix("model.")}={own[key]!r}'
+            for key in varying
+            if key in own
+        )
+        variants.append(
+            Variant(
+                config,
+                same[0].model if options else None,
+                f'{label or config_name(config)} ({values})' if values else label,
+                same,
+            )
+        )
+    return variants
+
+
+def _check_types(node: Any, names: set[str]) -> None:
+    """Check that all types in the config of a model are registered."""
+    if isinstance(node, dict):
+        for key in ('type', 'base'):
+            if isinstance(node.get(key), str) and node[key] not in names:
+                raise ValueError(f'{key}={node[key]!r} is not registered')
+    if isinstance(node, (dict, list, tuple)):
+        for item in node.values() if isinstance(node, dict) else node:
+            _check_types(item, names)
+
+
+def _registered_names() -> Iterator[str]:
+    """All registered names, with and without their scopes."""
+    yield from (f'nl_plugins.{name}' for name in HEADS)
+    registries = [r for r in vars(mmengine.registry).values() if type(r) is Registry]
+    for registry in registries:
+        registries += registry.children.values()
+        for name in registry.module_dict:
+            yield from (name, f'{registry.scope}.{name}')
