@@ -20,6 +20,10 @@ version        bug
 0.10.7         A base config of a toolbox (``mmdet::...``) parses all metafiles
                of the toolbox, every time, and imports ``pkg_resources``, whose
                two warnings users can do nothing about.
+=======
+               of the toolbox, every time.
+0.10.7         ``MLflowVisBackend`` names pictures without a suffix, which
+               MLflow (3.17) cannot write.
 onedl 0.10.12  Loads with ``weights_only=False`` what ``torch.load`` refuses,
                and lets checkpoints call ``getattr``.
 onedl 0.10.12  Looks for ``mmseg::`` configs in the distribution
@@ -56,6 +60,7 @@ from mmengine.logging import HistoryBuffer, print_log
 from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
 from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 from mmengine.utils import digit_version
+from mmengine.visualization import MLflowVisBackend
 from torch import nn
 
 from ..checkpoints.arrays import STAND_INS
@@ -86,6 +91,7 @@ def install() -> None:
         config_utils.MODULE2PACKAGE['mmseg'] = 'onedl-mmsegmentation'
     for operator, handle in FLOP_HANDLES.items():
         complexity_analysis._DEFAULT_SUPPORTED_FLOP_OPS.setdefault(operator, handle)
+    MLflowVisBackend.add_image = _with_suffix(MLflowVisBackend.add_image)
     for name in '_init_dist_pytorch', '_init_dist_mpi', '_init_dist_slurm':
         init = getattr(mmengine.dist.utils, name)
         setattr(mmengine.dist.utils, name, _init_dist_on_cpu(init))
@@ -194,6 +200,21 @@ def _report_unknown_names(get: Callable, scheme: str) -> Callable:
             )
 
     return functools.wraps(get)(lambda: Addresses(get()))
+
+
+# Pictures in MLflow --------------------------------------------------------
+
+
+def _with_suffix(add_image: Callable) -> Callable:
+    """Name pictures as the local backend names its files."""
+
+    @functools.wraps(add_image)
+    def add(
+        self: MLflowVisBackend, name: str, image: Any, step: int = 0, **kwargs: Any
+    ) -> None:
+        add_image(self, f'{name}_{step}.png', image, step, **kwargs)
+
+    return add
 
 
 # Distributed runs on the CPU -----------------------------------------------

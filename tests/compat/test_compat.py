@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.error import URLError
 
 import hub
@@ -23,6 +24,7 @@ from mmengine.model import BaseModel, MMDistributedDataParallel
 from mmengine.optim import OptimWrapper
 from mmengine.registry import MODELS
 from mmengine.runner import CheckpointLoader, Runner
+from mmengine.visualization import MLflowVisBackend, Visualizer
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -330,6 +332,21 @@ def test_without_network_the_folder_is_named(torch_home, monkeypatch):
         f'put the file into {torch_home}/hub/checkpoints',
     ):
         CheckpointLoader.load_checkpoint('torchvision://resnet34')
+
+
+# Pictures in MLflow --------------------------------------------------------
+
+
+def test_pictures_reach_mlflow_with_a_suffix(tmp_path, monkeypatch):
+    logged = []
+    client = SimpleNamespace(log_image=lambda image, file: logged.append(file))
+    monkeypatch.setattr(
+        MLflowVisBackend, '_init_env', lambda self: setattr(self, '_mlflow', client)
+    )
+    backend = MLflowVisBackend(str(tmp_path))
+    visualizer = Visualizer(vis_backends=[backend])
+    visualizer.add_image('attention_0', np.zeros((2, 2, 3), np.uint8), step=4)
+    assert logged == ['attention_0_4.png']
 
 
 # The CPU ------------------------------------------------------------------
