@@ -41,6 +41,13 @@ def test_every_page_is_in_it(site):
             assert page.stem == 'README' or page.stem in pages(site)
 
 
+def test_a_notebook_is_a_page_that_others_lead_to(site):
+    page = pages(site)['tutorial']
+    assert 'python tools/train.py' in html.unescape(re.sub('<[^>]*>', '', page))
+    assert '.ipynb"' not in ''.join(pages(site).values())
+    assert 'href="../tutorial/"' in pages(site)['compare']
+
+
 def test_it_loads_nothing_from_elsewhere(site):
     for name, page in pages(site).items():
         loaded = re.findall(r'<(?:script|img|iframe)[^>]* src="?([^" >]+)', page)

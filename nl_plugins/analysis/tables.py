@@ -34,14 +34,18 @@ class Table:
         return '\n\n'.join(parts + [self.remark] * bool(self.remark))
 
     def to_html(self) -> str:
-        """Format the table as HTML, in the style of what shows it."""
+        """Format the table as HTML, in the style of the page around it."""
         parts = [f'<h3>{html.escape(self.title)}</h3>'] * bool(self.title)
         parts += [
             f'<p><strong>Warning:</strong> {html.escape(warning)}</p>'
             for warning in self.warnings
         ]
+        # notebooks align cells to the right
         rows = [
-            ''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in row)
+            ''.join(
+                f'<{tag} style="text-align: left">{html.escape(cell)}</{tag}>'
+                for cell in row
+            )
             for tag, row in (('th', self.head), *(('td', row) for row in self.rows))
         ]
         parts.append(f'<table>{"".join(f"<tr>{row}</tr>" for row in rows)}</table>')

@@ -48,14 +48,14 @@ def test_it_displays_the_tables(report, tmp_path):
     assert '<h2>fcn_r18-2stages_demo</h2>' in page and '<h3>Size</h3>' in page
     assert page.count('<table>') == 2 and f'<p>{left_out}</p>' in page
     # the cells are those of Markdown, and none is markup
-    cells = re.findall(r'<t[dh]>(.*?)</t[dh]>', page)
+    cells = re.findall(r'<t[dh][^>]*>(.*?)</t[dh]>', page)
     assert 'dnl_r18-2stages_demo' in cells and '32 x 64' in cells
     assert not [cell for cell in cells if '<' in cell]
 
 
 def test_cells_and_warnings_are_escaped():
     table = Table('a<b', ['<i>'], [['1 < 2'], ['x|y']], 'p & q', ['<script>'])
-    assert table.to_html() == (
+    assert table.to_html().replace(' style="text-align: left"', '') == (
         '<h3>a&lt;b</h3>\n<p><strong>Warning:</strong> &lt;script&gt;</p>\n'
         '<table><tr><th>&lt;i&gt;</th></tr><tr><td>1 &lt; 2</td></tr>'
         '<tr><td>x|y</td></tr></table>\n<p><small>p &amp; q</small></p>'
