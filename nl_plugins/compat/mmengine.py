@@ -20,8 +20,6 @@ version        bug
 0.10.7         A base config of a toolbox (``mmdet::...``) parses all metafiles
                of the toolbox, every time, and imports ``pkg_resources``, whose
                two warnings users can do nothing about.
-=======
-               of the toolbox, every time.
 0.10.7         ``MLflowVisBackend`` names pictures without a suffix, which
                MLflow (3.17) cannot write.
 onedl 0.10.12  Loads with ``weights_only=False`` what ``torch.load`` refuses,
