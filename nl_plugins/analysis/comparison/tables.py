@@ -52,7 +52,8 @@ def write_records(comparison: Comparison, folder: str | Path) -> None:
             ``runs.csv``, one for each run and metric.
     """
     models = [(group, model) for group in comparison.groups for model in group.models]
-    head = ['baseline', 'config', 'blocks', 'input', 'parameters', 'flops', 'error']
+    head = ['baseline', 'config', 'model', 'blocks', 'input', 'parameters']
+    head += ['flops', 'error']
     for phase in PHASES:
         for name in ('seconds', 'seconds_min', 'seconds_max', 'bytes', 'error'):
             head.append(f'{phase}_{name}')
@@ -61,7 +62,7 @@ def write_records(comparison: Comparison, folder: str | Path) -> None:
         head,
         [_model_record(group.models[0].config, model) for group, model in models],
     )
-    head = ['config', 'work_dir', 'seed', 'state', 'iterations']
+    head = ['config', 'model', 'work_dir', 'seed', 'state', 'iterations']
     head += ['seconds_per_iteration', 'training_seconds', 'metric', 'last', 'best']
     write_csv(
         Path(folder, 'runs.csv'),
@@ -70,14 +71,18 @@ def write_records(comparison: Comparison, folder: str | Path) -> None:
             record
             for _, model in models
             for run in model.all_runs
-            for record in _run_records(model.config, run)
+            for record in _run_records(model, run)
         ],
     )
 
 
 def _model_record(baseline: str, model: Model) -> dict[str, Any]:
     record: dict[str, Any] = dict(
-        baseline=baseline, config=model.config, blocks=model.blocks, error=model.error
+        baseline=baseline,
+        config=model.config,
+        model=model.name,
+        blocks=model.blocks,
+        error=model.error,
     )
     if model.complexity:
         record['input'] = 'x'.join(map(str, model.complexity.shape))
@@ -93,9 +98,15 @@ def _model_record(baseline: str, model: Model) -> dict[str, Any]:
     return record
 
 
-def _run_records(config: str, run: Run) -> Iterator[dict[str, Any]]:
+def _run_records(model: Model, run: Run) -> Iterator[dict[str, Any]]:
     """A record for each metric, one for a run without any."""
-    record = dict(config=config, work_dir=run.work_dir, seed=run.seed, state=run.state)
+    record = dict(
+        config=model.config,
+        model=model.name,
+        work_dir=run.work_dir,
+        seed=run.seed,
+        state=run.state,
+    )
     if run.train:
         record['iterations'] = run.train[-1]['iteration']
         record['seconds_per_iteration'] = run.seconds_per_iteration
@@ -153,7 +164,7 @@ def _other_models(group: Group) -> Iterator[str]:
     """Sentences about models that are not those of their config files."""
     for model in group.models:
         run = next((run for run in model.all_runs if run.model), None)
-        if run is not None:
+        if run is not None and not model.label.endswith(')'):  # that names it
             differences = model_differences(run.settings, model.settings)
             if named := describe_difference(differences, {}):
                 yield f' Here and below {model.name} is the model of its runs: {named}.'

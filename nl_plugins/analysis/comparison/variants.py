@@ -22,8 +22,8 @@ class Variant:
         model (dict, optional): Config of the model as its runs have it. None is
             the config's own.
         label (str): What tells it from models of other configs of the name, or
-            from others of the config, such as ``'NAME (backbone.depth=18)'``;
-            ``''`` if there are none.
+            from others of the config, such as ``'NAME (depth=18)'``; ``''`` if
+            there are none.
         runs (list[Run]): Trainings of this model.
     """
 
@@ -78,13 +78,16 @@ def find_variants(
         for key in dict.fromkeys(key for options, _ in found for key in options)
         if any(options.get(key, ...) != first.get(key, ...) for options, _ in found)
     ]
+    last = [key.rpartition('.')[2] for key in varying]
+    names = {
+        key: name if last.count(name) == 1 else key.removeprefix('model.')
+        for key, name in zip(varying, last)
+    }
     variants = []
     for options, same in found:
         own = {**settings, **options}
         values = ', '.join(
-            f'{key.removeprefix("model.")}={own[key]!r}'
-            for key in varying
-            if key in own
+            f'{names[key]}={own[key]!r}' for key in varying if key in own
         )
         variants.append(
             Variant(

@@ -62,9 +62,9 @@ def test_several_models_of_a_config_are_rows_of_their_own(tmp_path):
     fcn, *rows = compare(tmp_path)
     assert fcn.complexity.parameters == parameters(FCN, {}) and not fcn.runs
     assert [row.name.partition(' ')[2] for row in rows] == [
-        '(decode_head.channels=64)',
-        '(decode_head.channels=48)',
-        "(decode_head.channels=64, decode_head.mode='gaussian')",
+        '(channels=64)',
+        '(channels=48)',
+        "(channels=64, mode='gaussian')",
     ]
     assert [row.complexity.parameters for row in rows] == [
         parameters(NONLOCAL, options) for options in ({}, WIDE, gaussian)
