@@ -44,6 +44,10 @@ class ConfigNotFoundError(RunError, FileNotFoundError):
     """A config does not exist."""
 
 
+class ConfigError(RunError, ValueError):
+    """A config cannot be loaded, or names something that does not exist."""
+
+
 class ToolboxNotInstalledError(RunError, ModuleNotFoundError):
     """A config needs a toolbox that cannot be imported."""
 

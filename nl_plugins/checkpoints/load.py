@@ -43,6 +43,12 @@ def _report_refusal(load: Callable) -> Callable:
     def load_checkpoint(cls: type, filename: str, *args: Any, **kwargs: Any) -> Any:
         try:
             return load(cls, filename, *args, **kwargs)
+        except CheckpointNotFoundError:
+            raise
+        except FileNotFoundError as error:
+            raise CheckpointNotFoundError(
+                f"there is no checkpoint '{filename}'"
+            ) from error
         except Exception as error:  # a damaged file may raise anything
             refused = re.search(r'GLOBAL ([\w.]+)', str(error))
             if refused is None:

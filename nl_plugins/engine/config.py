@@ -14,8 +14,14 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.utils import check_file_exist
 from torch import nn
 
-from ..errors import ConfigNotFoundError, ToolboxNotInstalledError
+from ..errors import (
+    ConfigError,
+    ConfigNotFoundError,
+    ToolboxNotInstalledError,
+    first_line,
+)
 from ..toolboxes import TOOLBOXES, Toolbox, toolbox_of
+from .mistakes import name_mistakes
 
 #: Name of this package.
 NAME = __name__.partition('.')[0]
@@ -48,6 +54,7 @@ def load_config(
 
     Raises:
         ConfigNotFoundError: If the config or a base of it does not exist.
+        ConfigError: If it cannot be loaded, or the options do not fit it.
         ToolboxNotInstalledError: If its toolbox cannot be imported.
     """
     path = find_config(name)
@@ -61,7 +68,14 @@ def load_config(
         raise ToolboxNotInstalledError(
             f'{name}: {error}. {_how_to_install(error)}'
         ) from None
-    cfg.merge_from_dict(options or {})
+    except Exception as error:  # a config is Python code
+        raise ConfigError(
+            f'{name} cannot be loaded: {type(error).__name__}: {first_line(error)}'
+        ) from error
+    try:
+        cfg.merge_from_dict(options or {})
+    except (KeyError, TypeError) as error:
+        raise ConfigError(f'--cfg-options: {error.args[0]}') from error
     cfg.launcher = launcher
     if work_dir is not None:
         cfg.work_dir = work_dir
@@ -173,9 +187,14 @@ def build_model(cfg: Config) -> nn.Module:
     Returns:
         nn.Module: The model, with BN in place of SyncBN. Its ``init_weights``
         is not called.
+
+    Raises:
+        ConfigError: If the config names a type or an argument that does not
+            exist.
     """
     init_default_scope(toolbox_of(cfg).name or 'mmengine')
-    return revert_sync_batchnorm(MODELS.build(cfg.model))
+    with name_mistakes(cfg):
+        return revert_sync_batchnorm(MODELS.build(cfg.model))
 
 
 def _how_to_install(missing: object) -> str:

@@ -23,6 +23,7 @@ from ..errors import OptionError
 from ..toolboxes import installed_versions, toolbox_of
 from .block_training import BlockTrainingHook
 from .checks import check_datasets, check_loops
+from .mistakes import name_mistakes
 from .start import Start
 
 
@@ -73,7 +74,7 @@ def train(
         cfg.resume, cfg.load_from = True, resume
     elif cfg.get('load_from'):
         check_checkpoint_exists(cfg.load_from)
-    with Start(cfg) as start:
+    with Start(cfg) as start, name_mistakes(cfg):
         runner = _build_runner(cfg)
         print_log(f'Versions: {installed_versions()}', logger='current')
         runner.register_hook(start)
@@ -138,7 +139,7 @@ def test(
     check_datasets(cfg, 'test')
     check_checkpoint_exists(checkpoint)
     cfg.load_from, cfg.resume = checkpoint, False
-    with Start(cfg) as start:
+    with Start(cfg) as start, name_mistakes(cfg):
         runner = _build_runner(cfg)
         runner.register_hook(start)
         runner.register_hook(CheckpointFitHook())

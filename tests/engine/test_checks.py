@@ -43,6 +43,12 @@ def test_loops_of_a_toolbox_pass():
     checks.check_loops(cfg, 'train', 'val', 'test')
 
 
+def test_pretrained_file_that_is_not_there(toy):
+    init_cfg = dict(type='Pretrained', checkpoint='none.pth')
+    with pytest.raises(errors.CheckpointNotFoundError, match="'none.pth'"):
+        engine.train(toy(model__type='ToyPretrained', model__init_cfg=init_cfg))
+
+
 def test_load_from_of_no_file(toy, no_runner):
     with pytest.raises(errors.CheckpointNotFoundError, match="'none.pth'"):
         engine.train(toy(load_from='none.pth'))
@@ -199,6 +205,13 @@ def test_load_from_stays_lenient(toy, checkpoint):
     del content['state_dict']['head.weight']
     torch.save(content, 'other.pth')
     engine.train(toy(load_from='other.pth', train_cfg__max_epochs=1))
+
+
+@MODELS.register_module()
+class ToyPretrained(ToyModel):
+    def __init__(self, init_cfg):
+        super().__init__()
+        self.init_cfg = init_cfg
 
 
 @MODELS.register_module()

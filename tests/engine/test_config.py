@@ -78,6 +78,24 @@ def test_unknown_base(package, tmp_path):
         loading.load_config(str(file))
 
 
+@pytest.mark.parametrize(
+    'text, message',
+    [
+        ('model = dict(', r'a.py cannot be loaded: SyntaxError: .*line 1'),
+        ('x = foo', "a.py cannot be loaded: NameError: name 'foo' is not defined"),
+    ],
+)
+def test_a_config_that_python_refuses(tmp_path, text, message):
+    (tmp_path / 'a.py').write_text(text)
+    with pytest.raises(errors.ConfigError, match=message):
+        loading.load_config(str(tmp_path / 'a.py'))
+
+
+def test_options_that_do_not_fit_the_config(toy):
+    with pytest.raises(errors.ConfigError, match='--cfg-options: .* cannot inherit'):
+        toy(train_cfg__by_epoch__x=1)
+
+
 def test_toolbox_that_is_not_installed(tmp_path):
     file = tmp_path / 'config.py'
     file.write_text("_base_ = 'mmrotate::hand/none.py'")
