@@ -6,6 +6,7 @@ If it fails, a user sees the error alone, and nothing of the run is left.
 import os
 import shutil
 import sys
+import time
 from contextlib import redirect_stdout
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +20,8 @@ from torch.cuda import OutOfMemoryError
 
 from ..errors import RunError
 
+#: When this process began, in seconds.
+_LOADED = time.time()
 #: Errors that a tool prints as one line.
 ONE_LINE = (RunError, OutOfMemoryError, KeyboardInterrupt)
 
@@ -51,6 +54,12 @@ class Start(Hook):
             for path in (self._work_dir, *self._work_dir.parents)
             if not path.exists()
         ]
+        if (
+            cfg.launcher != 'none'  # another process may have made it
+            and self._work_dir.exists()
+            and self._work_dir.stat().st_ctime > _LOADED
+        ):
+            self._new.append(self._work_dir)
         self._output = _Output(sys.stdout)
         self._redirection = redirect_stdout(self._output)
 

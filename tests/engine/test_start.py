@@ -7,6 +7,7 @@ import pytest
 from toy_run import ToyModel
 
 from nl_plugins import engine, errors
+from nl_plugins.engine.start import Start
 
 
 def fail(error):
@@ -84,3 +85,13 @@ def test_an_interrupted_start_leaves_no_folder(toy, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         engine.train(toy())
     assert not Path('work').exists()
+
+
+@pytest.mark.parametrize('launcher, stays', [('none', True), ('pytorch', False)])
+def test_an_empty_work_dir_goes_if_another_process_made_it(toy, launcher, stays):
+    cfg = toy()
+    cfg.launcher = launcher
+    Path('work').mkdir()
+    with pytest.raises(errors.OptionError), Start(cfg):
+        raise errors.OptionError('wrong')
+    assert Path('work').exists() == stays
