@@ -86,8 +86,8 @@ def main() -> None:
         if args.block:
             choose_block(model, args.block)
         folder = args.show_dir or Path('work_dirs', Path(args.config).stem, 'attention')
-        command_line.make_folder(folder)
         data = sample_from_file(model.cfg, args.file)
+        command_line.make_folder(folder)
         name = Path(args.file).stem
         visualizer = build_visualizer(model.cfg, str(folder), model.dataset_meta)
         lines = plot_attention(
