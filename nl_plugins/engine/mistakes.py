@@ -54,7 +54,7 @@ def _explain(error: str, cfg: Config) -> str:
         known = [
             name
             for _, parent in keys
-            for name in argument_names(types.get(parent.get('type')))
+            for name in argument_names(types.get(str(parent.get('type'))))
         ]
         paths = ', '.join(path for path, _ in keys)
         hint = did_you_mean(known, found[2])
@@ -71,7 +71,8 @@ def _explain(error: str, cfg: Config) -> str:
             for path, _, key, value in items
             if key in ('norm_cfg', 'conv_cfg')
             and isinstance(value, dict)
-            and find_type(value.get('type', '')) is None
+            and isinstance(value.get('type'), str)
+            and find_type(value['type']) is None
         }
         layers = ', '.join(f'{path} = {name!r}' for path, name in unknown.items())
         hint = did_you_mean(types, *unknown.values())

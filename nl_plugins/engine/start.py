@@ -116,14 +116,16 @@ def _forget(name: str) -> None:
 
 
 class _Output:
-    """A stream that keeps what is written to it until it is released."""
+    """A stream that keeps what this process writes to it until it is released."""
 
     def __init__(self, stream: Any) -> None:
         self.stream = stream
         self.kept: list[str] | None = []
+        self._process = os.getpid()
 
     def write(self, text: str) -> int:
-        if self.kept is None:
+        # the workers of a data loader are forks, which nobody would release
+        if self.kept is None or os.getpid() != self._process:
             return self.stream.write(text)
         self.kept.append(text)
         return len(text)

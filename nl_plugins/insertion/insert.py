@@ -84,7 +84,7 @@ def build_block(
         if shape and channels != args['in_channels']:
             raise InsertionError(
                 f'the tensor {place} has {channels} channels, but in_channels '
-                f'of the {block_type.__name__} is {args["in_channels"]}'
+                f'of the {block_type.__name__} is {args["in_channels"]!r}'
             )
     try:
         block = block_type(**args)

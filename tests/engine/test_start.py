@@ -4,7 +4,8 @@ import time
 from pathlib import Path
 
 import pytest
-from toy_run import ToyModel
+import torch
+from toy_run import ToyDataset, ToyModel
 
 from nl_plugins import engine, errors
 from nl_plugins.engine.start import Start
@@ -78,6 +79,16 @@ def test_a_run_that_has_started_keeps_its_folder_and_shows_its_log(
         engine.train(toy())
     assert 'System environment' in capsys.readouterr().out
     assert [*Path('work').glob('*/*.log')]
+
+
+def test_what_workers_print_is_shown(toy, monkeypatch, capfd):
+    def get(self, index):
+        print('from a worker', flush=True)
+        return {'inputs': torch.zeros(1)}
+
+    monkeypatch.setattr(ToyDataset, '__getitem__', get)
+    engine.train(toy(train_dataloader__num_workers=1, train_cfg__max_epochs=1))
+    assert capfd.readouterr().out.count('from a worker') == 4
 
 
 def test_an_interrupted_start_leaves_no_folder(toy, monkeypatch):
