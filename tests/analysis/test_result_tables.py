@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -29,7 +30,8 @@ def test_markdown_outside_of_a_terminal(capsys):
     )
 
 
-def test_a_plotted_table_in_a_terminal(terminal, capsys):
+def test_a_plotted_table_in_a_terminal(terminal, monkeypatch, capsys):
+    monkeypatch.setattr(sys.stdout, 'isatty', lambda: True)
     show('## [group]', TABLE)
     out = capsys.readouterr().out
     for text in '## [group]', 'Size', 'a [b]', '1 | 2', 'remark', '┃':
