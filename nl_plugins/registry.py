@@ -6,6 +6,7 @@
 from importlib import import_module
 from typing import Any
 
+import mmengine.registry
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import Registry
@@ -35,6 +36,22 @@ MODELS = _LazyRegistry(
 HOOKS = Registry(
     'hook', parent=MMENGINE_HOOKS, scope='nl_plugins', locations=['nl_plugins']
 )
+
+
+def registered() -> dict[str, Any]:
+    """What mmengine's registries and their children hold, of all toolboxes.
+
+    Returns:
+        dict[str, Any]: Classes and functions by their names, and by their names
+        with the scope. The ``HEADS`` are there once they were used.
+    """
+    registries = [r for r in vars(mmengine.registry).values() if type(r) is Registry]
+    found = {}
+    for registry in registries:
+        registries += registry.children.values()
+        for name, module in registry.module_dict.items():
+            found[name] = found[f'{registry.scope}.{name}'] = module
+    return found
 
 
 def find_type(name: Any) -> Any:

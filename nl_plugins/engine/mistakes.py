@@ -5,13 +5,11 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-import mmengine.registry
 from mmengine.config import Config
-from mmengine.registry import Registry
 
 from ..errors import ConfigError, did_you_mean
 from ..insertion.insert import argument_names
-from ..registry import find_type
+from ..registry import find_type, registered
 
 #: Of a Python call, of mmengine's registries, and of mmcv's layers.
 _NO_ARGUMENT = re.compile(r"(\w+)\.__init__\(\) got an unexpected keyword .* '(\w+)'")
@@ -41,13 +39,7 @@ def name_mistakes(cfg: Config) -> Iterator[None]:
 
 def _explain(error: str, cfg: Config) -> str:
     """The message for an error, ``''`` if it is not due to the config."""
-    types = {
-        name: module
-        for root in vars(mmengine.registry).values()
-        if isinstance(root, Registry)
-        for registry in (root, *root.children.values())
-        for name, module in registry.module_dict.items()
-    }
+    types = registered()
     items = list(_items(cfg.to_dict()))
     if found := _NO_ARGUMENT.search(error):
         keys = [(path, parent) for path, parent, key, _ in items if key == found[2]]

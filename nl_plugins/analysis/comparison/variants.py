@@ -1,15 +1,12 @@
 """Models of a config: its own, and others that its runs trained by options."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import mmengine.registry
 from mmengine.config import Config, ConfigDict
-from mmengine.registry import Registry
 
 from ...engine.config import load_config
-from ...registry import HEADS
+from ...registry import HEADS, registered
 from .runs import Run, config_name, model_differences
 
 
@@ -47,7 +44,8 @@ class Variant:
         """
         cfg = load_config(self.config)
         if self.model is not None:
-            _check_types(self.model, set(_registered_names()))
+            names = {*registered(), *(f'nl_plugins.{name}' for name in HEADS)}
+            _check_types(self.model, names)
             cfg.model = ConfigDict(self.model)
         return cfg
 
@@ -109,13 +107,3 @@ def _check_types(node: Any, names: set[str]) -> None:
     if isinstance(node, (dict, list, tuple)):
         for item in node.values() if isinstance(node, dict) else node:
             _check_types(item, names)
-
-
-def _registered_names() -> Iterator[str]:
-    """All registered names, with and without their scopes."""
-    yield from (f'nl_plugins.{name}' for name in HEADS)
-    registries = [r for r in vars(mmengine.registry).values() if type(r) is Registry]
-    for registry in registries:
-        registries += registry.children.values()
-        for name in registry.module_dict:
-            yield from (name, f'{registry.scope}.{name}')
