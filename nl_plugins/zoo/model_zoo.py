@@ -14,7 +14,7 @@ from mmengine.fileio import dump, load
 
 from ..analysis.baselines import (
     PublishedResult,
-    fair_baseline,
+    fair_baselines,
     inherited,
     published_results,
     results_of,
@@ -195,14 +195,14 @@ def _table(models: list[dict], root: Path) -> str:
     for entry in models:
         path = root / entry['Config']
         blocks = list(describe_blocks(Config.fromfile(path).model))
-        baseline, published = _baseline(path) if blocks else ('', [])
+        baselines, published = _baselines(path) if blocks else ('', '')
         rows.append(
             [
                 f'[{path.stem}]({path.name})',
                 '<br>'.join(blocks) or 'none',
                 *_complexity(entry),
-                baseline,
-                _metrics(published),
+                baselines,
+                published,
                 _metrics(results_of(entry)),
             ]
         )
@@ -228,14 +228,15 @@ def _complexity(entry: dict) -> list[str]:
     ]
 
 
-def _baseline(path: Path) -> tuple[str, list[PublishedResult]]:
-    """A cell for the baseline of a config, and its results."""
-    name = fair_baseline(str(path))
-    if name is None:
-        return '', []
-    if '::' not in name:
-        return f'[{Path(name).stem}]({os.path.relpath(name, path.parent)})', []
-    return f'`{name}`', published_results(name)
+def _baselines(path: Path) -> tuple[str, str]:
+    """Cells for the baselines of a config, and what was published for them."""
+    cells, metrics = [], []
+    for name in fair_baselines(str(path)):
+        upstream = '::' in name
+        relative = os.path.relpath(name, path.parent)
+        cells.append(f'`{name}`' if upstream else f'[{Path(name).stem}]({relative})')
+        metrics.append(_metrics(published_results(name)) if upstream else '')
+    return '<br>'.join(cells), '<br>'.join(metrics) if any(metrics) else ''
 
 
 def _metrics(results: list[PublishedResult]) -> str:

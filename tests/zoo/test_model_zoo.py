@@ -64,7 +64,7 @@ def test_published_results_are_of_the_model_without_its_blocks(folder, tmp_path)
     alone = tmp_path / 'alone.py'
     compared = 0
     for path in sorted((ROOT / 'configs' / folder).glob('*.py')):
-        baseline, published = model_zoo._baseline(path)
+        baseline, published = model_zoo._baselines(path)
         if published and any(describe_blocks(Config.fromfile(path).model)):
             model = Config.fromfile(path).model
             backbone = model.backbone
@@ -84,7 +84,7 @@ def test_a_baseline_with_another_backbone_is_one_of_ours():
         'configs/c2d/c2d_r101-in1k-pre-nl-c4_8xb32-8x8x1-100e_kinetics400-rgb.py'
     )
     name = 'c2d_r101-in1k-pre_8xb32-8x8x1-100e_kinetics400-rgb'
-    assert model_zoo._baseline(path) == (f'[{name}]({name}.py)', [])
+    assert model_zoo._baselines(path) == (f'[{name}]({name}.py)', '')
 
 
 # A zoo of its own ---------------------------------------------------------
