@@ -80,10 +80,7 @@ def main() -> None:
         show(*report.parts)
         if out:
             report.write(out)
-            print(
-                f'written to {out}: comparison.html, comparison.md, '
-                'models.csv, runs.csv'
-            )
+            command_line.report_written(out)
 
 
 if __name__ == '__main__':

@@ -6,9 +6,10 @@
 # environment.
 set -e
 
-if [ $# -lt 3 ]; then
-    sed -n '2,6s/^# \{0,1\}//p' "$0" >&2
-    exit 2
+if [ $# -lt 3 ] || [ "$1" = --help ]; then
+    [ "${1:-}" = --help ] || { exec >&2; status=2; }
+    sed -n '2,6s/^# \{0,1\}//p' "$0"
+    exit "${status:-0}"
 fi
 here=$(dirname "$0")
 gpus_per_node=${GPUS_PER_NODE:-8}

@@ -236,3 +236,14 @@ def test_tool_says_what_is_wrong_in_one_line(folder):
     assert 'Traceback' not in process.stderr
     assert "error: there is no checkpoint 'nil.pth'" in process.stderr
     assert 'pkg_resources' not in process.stderr and not process.stdout
+
+
+@pytest.mark.parametrize('script', ['dist_train', 'dist_test', 'slurm_train'])
+def test_help_of_the_launchers(script):
+    command = ['bash', str(commands.TOOLS / f'{script}.sh')]
+    shown = subprocess.run([*command, '--help'], capture_output=True, text=True)
+    assert shown.returncode == 0 and not shown.stderr
+    assert f'bash tools/{script}.sh ' in shown.stdout
+    # the same on stderr for a call without arguments
+    refused = subprocess.run(command, capture_output=True, text=True)
+    assert refused.returncode == 2 and refused.stderr == shown.stdout
