@@ -1,7 +1,7 @@
 """The model zoo: metafiles, their index and the tables in the READMEs.
 
-People write the entries of ``configs/*/metafile.yml``. Parameters and FLOPs
-in them, ``model-index.yml`` and the tables are generated.
+People write the entries of ``configs/*/metafile.yml``, see :mod:`.recipes`.
+Parameters and FLOPs in them, ``model-index.yml`` and the tables are generated.
 """
 
 import os
@@ -24,6 +24,7 @@ from ..analysis.describe import describe_blocks
 from ..analysis.tables import markdown_table
 from ..engine.config import load_config
 from ..errors import MetafileError, ToolboxNotInstalledError
+from .recipes import check_recipe, source_table
 
 _TABLE = re.compile(r'(<!-- model zoo -->\n).*?(<!-- /model zoo -->)', re.DOTALL)
 
@@ -188,13 +189,15 @@ def _inside(path: Path, root: Path) -> str:
 
 
 def _table(models: list[dict], root: Path) -> str:
-    """One row for each model of a metafile."""
+    """One row for each model of a metafile, and below one for each source."""
     head = ['config', 'blocks', 'input', 'parameters', 'FLOPs']
     head += ['baseline', 'published for it', 'trained here']
     rows = []
     for entry in models:
         path = root / entry['Config']
-        blocks = list(describe_blocks(Config.fromfile(path).model))
+        cfg = Config.fromfile(path)
+        check_recipe(entry, cfg)
+        blocks = list(describe_blocks(cfg.model))
         baselines, published = _baselines(path) if blocks else ('', '')
         rows.append(
             [
@@ -208,7 +211,8 @@ def _table(models: list[dict], root: Path) -> str:
         )
     if not any(row[-1] for row in rows):
         head, rows = head[:-1], [row[:-1] for row in rows]
-    return markdown_table(head, rows)
+    sources = source_table(models)
+    return '\n\n'.join(filter(None, [markdown_table(head, rows), sources]))
 
 
 def _complexity(entry: dict) -> list[str]:

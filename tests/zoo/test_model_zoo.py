@@ -98,10 +98,20 @@ Models:
   Config: configs/toys/toy.py
   Metadata:
     Training Data: COCO
+  Recipe:
+    GPUs: 1
+    Batch Size: 2
+    Learning Rate: 0.1
+    Weight Decay: 0
+    Schedule: 3 epochs
+    Blocks:
+    - NonLocal2d after conv
 """
 CONFIG = """
 default_scope = 'mmengine'
-train_dataloader = dict(dataset=dict(type='Toy'))
+train_dataloader = dict(batch_size=2, dataset=dict(type='Toy'))
+train_cfg = dict(max_epochs=3)
+optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.1))
 model = dict(
     type='nl_plugins.WithBlocks',
     base='Toy',
@@ -200,6 +210,9 @@ def test_a_stale_file_is_named(zoo, load_tool, monkeypatch, file, old, new):
 
 def test_a_changed_config_makes_its_table_stale(zoo):
     edit(zoo / 'configs/toys/toy.py', "after='conv'", "before='conv'")
+    with pytest.raises(MetafileError, match='Recipe of toy: Blocks is .*before conv'):
+        stale_files(zoo)
+    edit(zoo / 'configs/toys/metafile.yml', 'after conv', 'before conv')
     assert stale_files(zoo) == ['configs/toys/README.md']
 
 
