@@ -94,12 +94,46 @@ def in_float64(block: nn.Module) -> nn.Module:
 
 
 def _convolve(layer: nn.Module, x: Tensor) -> Tensor:
-    """A 1 x 1 convolution, alone or as the first of a Sequential."""
+    """A 1 x 1 convolution with its norms, alone or as the first of a Sequential."""
     if isinstance(layer, nn.Sequential):
         layer = layer[0]
     conv = getattr(layer, 'conv', layer)
-    out = torch.einsum('oc,bcn->bon', conv.weight.flatten(1), x.flatten(2))
-    return (out + conv.bias[:, None]).unflatten(2, x.shape[2:])
+    if hasattr(conv, 'parametrizations'):
+        weight = _spectral_norm(conv)
+    else:
+        weight = conv.weight.flatten(1)
+    out = torch.einsum('oc,bcn->bon', weight, x.flatten(2))
+    if conv.bias is not None:
+        out = out + conv.bias[:, None]
+    if getattr(layer, 'with_norm', False):
+        out = _batch_norm(out, layer.norm)
+    if getattr(layer, 'with_activation', False):
+        out = torch.where(out > 0, out, layer.activate.negative_slope * out)
+    return out.unflatten(2, x.shape[2:])
+
+
+def _spectral_norm(conv: nn.Module) -> Tensor:
+    """The weight over its largest singular value, of one power iteration."""
+    parametrization = conv.parametrizations.weight
+    weight = parametrization.original.flatten(1)
+    u, v = parametrization[0]._u, parametrization[0]._v
+    if conv.training:
+        with torch.no_grad():
+            u = weight @ v
+            u = u / u.norm()
+            v = weight.T @ u
+            v = v / v.norm()
+    return weight / (u @ weight @ v)
+
+
+def _batch_norm(x: Tensor, norm: nn.Module) -> Tensor:
+    """The norm of features ``(B, C, N)``."""
+    if norm.training:
+        mean, var = x.mean((0, 2)), x.var((0, 2), correction=0)
+    else:
+        mean, var = norm.running_mean, norm.running_var
+    x = (x - mean[:, None]) / (var[:, None] + norm.eps).sqrt()
+    return norm.weight[:, None] * x + norm.bias[:, None]
 
 
 def _pool(x: Tensor, kernel: tuple[int, ...]) -> Tensor:
@@ -166,7 +200,7 @@ def _formula(block: nn.Module, x: Tensor) -> Tensor:
                 .expand(place[0].numel(), -1)
                 .T.reshape(place.shape)
             )
-    if not block.gate:
+    if block.output_layer:
         y = _convolve(block.conv_out, y)
     return x + y
 

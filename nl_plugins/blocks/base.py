@@ -10,10 +10,11 @@ blocks).
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from mmcv.cnn import ConvModule
-from mmengine.model import constant_init, normal_init
+from mmengine.model import normal_init
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -23,7 +24,13 @@ from ..functional import (
     softmax_attention,
 )
 from .attention_maps import AttentionWeights, attention_weights
-from .checks import check_layout, check_options, check_pool_size, check_widths
+from .checks import (
+    check_layout,
+    check_options,
+    check_pool_size,
+    check_projections,
+    check_widths,
+)
 from .layout import Projections, TokenLayout
 from .pointwise import Pointwise
 
@@ -58,12 +65,16 @@ class NonLocalBlock(nn.Module):
         num_heads: int = 1,
         pool_size: int | Sequence[int] | None = None,
         gate: str | None = None,
+        output_layer: bool | None = None,
+        projection_cfg: dict[str, dict] | None = None,
         layout: str | None = None,
         with_cp: bool = False,
         _has_query_and_key: bool = True,
         _layout: Callable[[str, int, int, int, str], TokenLayout] = TokenLayout,
     ) -> None:
         super().__init__()
+        if output_layer is None:
+            output_layer = not gate
         check_options(
             in_channels,
             reduction,
@@ -71,6 +82,7 @@ class NonLocalBlock(nn.Module):
             mode,
             sub_sample,
             gate,
+            output_layer,
             conv_cfg,
             norm_cfg,
             std,
@@ -84,11 +96,22 @@ class NonLocalBlock(nn.Module):
             mode,
             share_query_key,
             num_heads,
-            gate,
+            output_layer,
         )
         if pool_size is not None:
             self.pool_size = check_pool_size(pool_size, self.ndim, sub_sample)
         order = check_layout(layout, self.ndim)
+        has_layers = _has_query_and_key and mode != 'gaussian'
+        projection_cfg = check_projections(
+            projection_cfg,
+            dict(
+                query=has_layers,
+                key=has_layers and not share_query_key,
+                value=True,
+                output=output_layer,
+            ),
+            with_cp,
+        )
         self.in_channels = in_channels
         self.inter_channels = inner
         self.key_channels = key_channels
@@ -103,6 +126,7 @@ class NonLocalBlock(nn.Module):
         self.share_query_key = share_query_key
         self.num_heads = num_heads
         self.gate = gate
+        self.output_layer = output_layer
         self.with_cp = with_cp
         self.scale = 1.0
         if mode == 'embedded_gaussian' and use_scale:
@@ -110,27 +134,34 @@ class NonLocalBlock(nn.Module):
         name = type(self).__name__
         self.layout = _layout(name, in_channels, self.ndim, num_heads, order)
         self.has_query_and_key = _has_query_and_key
-        self._build_layers(conv_cfg or dict(type=f'Conv{self.ndim}d'), norm_cfg)
+        self._build_layers(
+            conv_cfg or dict(type=f'Conv{self.ndim}d'), norm_cfg, projection_cfg
+        )
         self.init_weights()
 
-    def _build_layers(self, conv_cfg: dict, norm_cfg: dict | None) -> None:
+    def _build_layers(
+        self, conv_cfg: dict, norm_cfg: dict | None, cfg: dict[str, dict]
+    ) -> None:
         """Build the layers with mmcv's names, which are keys in checkpoints."""
         inputs, keys, values = self.in_channels, self.key_channels, self.value_channels
-        self.g: nn.Module = Pointwise(inputs, values, conv_cfg=conv_cfg)
+        self.g: nn.Module = Pointwise(inputs, values, conv_cfg=conv_cfg, **cfg['value'])
         if self.gate:
             self.gamma = nn.Parameter(torch.zeros(1))
-        else:
+        if self.output_layer:
             self.conv_out = Pointwise(
                 values,
                 inputs,
                 channels_last=False,
                 conv_cfg=conv_cfg,
                 norm_cfg=norm_cfg,
+                **cfg['output'],
             )
         if self.has_query_and_key and self.mode != 'gaussian':
-            self.theta = Pointwise(inputs, keys, conv_cfg=conv_cfg)
+            self.theta = Pointwise(inputs, keys, conv_cfg=conv_cfg, **cfg['query'])
             if not self.share_query_key:
-                self.phi: nn.Module = Pointwise(inputs, keys, conv_cfg=conv_cfg)
+                self.phi: nn.Module = Pointwise(
+                    inputs, keys, conv_cfg=conv_cfg, **cfg['key']
+                )
         if self.has_query_and_key and self.mode == 'concatenation':
             # mmcv's layer, for its name: forward() uses only its parameter.
             self.concat_project = ConvModule(
@@ -151,25 +182,36 @@ class NonLocalBlock(nn.Module):
 
         The projections are sampled from a normal distribution with the
         standard deviation ``std``. With ``zeros_init`` the output layer (its
-        norm if it has one) is zero, so the block is an identity. A gate is
-        always initialized to 0.
+        norm if it has one), or the value without an output layer, is zero, so
+        the block is an identity. A gate is always initialized to 0; no layer
+        but the gate is zero then, since two zeros would not learn.
         """
         for name in ('g', 'theta', 'phi'):
             layer = getattr(self, name, None)
             if isinstance(layer, nn.Sequential):
                 layer = layer[0]
-            if isinstance(layer, ConvModule):
-                normal_init(layer.conv, std=self.std)
+            if isinstance(layer, Pointwise):
+                layer.sample(self.std)
         if hasattr(self, 'concat_project'):
             self.concat_project.init_weights()
         if self.gate:
             nn.init.zeros_(self.gamma)
-            return
-        last = self.conv_out.norm if self.conv_out.with_norm else self.conv_out.conv
-        if self.zeros_init:
-            constant_init(last, 0)
-        else:
-            normal_init(last, std=self.std)
+            if self.output_layer:
+                self.conv_out.sample(self.std)
+        elif self.zeros_init:
+            self.last_layer.zero()
+        elif self.output_layer and self.conv_out.with_norm:
+            normal_init(self.conv_out.norm, std=self.std)
+        elif self.output_layer:
+            self.conv_out.sample(self.std)
+
+    @property
+    def last_layer(self) -> Pointwise:
+        """The output layer, or the value's where there is none."""
+        if self.output_layer:
+            return self.conv_out
+        value: Any = self.g
+        return value[0] if self.sub_sample is True else value
 
     def forward(self, x: Tensor) -> Tensor:
         """Add to every position what it attends to.
@@ -198,7 +240,7 @@ class NonLocalBlock(nn.Module):
         else:
             y = self.attend(self.project(features))
         y = self.layout.merge(y, features.shape)
-        if not self.gate:
+        if self.output_layer:
             y = self.conv_out(y)
         return self.layout.fold(features + y)
 

@@ -24,6 +24,7 @@ def check_options(
     mode: str,
     sub_sample: bool | str,
     gate: str | None,
+    output_layer: bool,
     conv_cfg: dict | None,
     norm_cfg: dict | None,
     std: float,
@@ -43,11 +44,11 @@ def check_options(
         )
     if gate not in (None, 'scalar'):
         raise ValueError(f"gate must be None or 'scalar', got {gate!r}")
-    if gate and norm_cfg:
+    if norm_cfg and not output_layer:
         raise ValueError(
-            "gate='scalar' replaces the output layer, so it "
-            f'has no norm: norm_cfg must be None, but got '
-            f'{norm_cfg}'
+            'norm_cfg is that of the output layer, which a block has by default '
+            "without gate='scalar': norm_cfg must be None or output_layer True, "
+            f'but got {norm_cfg}'
         )
 
 
@@ -59,7 +60,7 @@ def check_widths(
     mode: str,
     share_query_key: bool,
     num_heads: int,
-    gate: str | None,
+    output_layer: bool,
 ) -> tuple[int, int]:
     """Check the channels of key and value and return them, with defaults.
 
@@ -76,7 +77,7 @@ def check_widths(
     elif key_channels is None:
         key_channels = inner
     if value_channels is None:
-        value_channels = in_channels if gate else inner
+        value_channels = inner if output_layer else in_channels
     for name, value in (
         ('key_channels', key_channels),
         ('value_channels', value_channels),
@@ -87,12 +88,71 @@ def check_widths(
                 f'num_heads must divide {name} ({value}), but got {num_heads}'
             )
     # Without an output layer the value is added to the input.
-    if gate and value_channels != in_channels:
+    if not output_layer and value_channels != in_channels:
         raise ValueError(
-            "gate='scalar' has no output layer: value_channels must be "
-            f'in_channels ({in_channels}), but got {value_channels}'
+            'without an output layer, value_channels must be in_channels '
+            f'({in_channels}) or output_layer True, but got {value_channels}'
         )
     return key_channels, value_channels
+
+
+#: Arguments of a projection's layer, by the name of the projection.
+_LAYER_OPTIONS = dict(
+    query=('bias', 'norm_cfg', 'act_cfg', 'with_spectral_norm'),
+    key=('bias', 'norm_cfg', 'act_cfg', 'with_spectral_norm'),
+    value=('bias', 'with_spectral_norm'),
+    output=('bias', 'with_spectral_norm'),
+)
+
+
+def check_projections(
+    cfg: dict[str, dict] | None, exists: dict[str, bool], with_cp: bool
+) -> dict[str, dict]:
+    """Check the arguments of the layers and return them for all projections.
+
+    ``exists`` says which projections the block has.
+    """
+    cfg = {} if cfg is None else cfg
+    names = tuple(name for name, here in exists.items() if here)
+    if not isinstance(cfg, dict) or not set(cfg) <= set(names):
+        raise ValueError(
+            f'projection_cfg must be a dict whose keys are out of {names}, the '
+            f'projections of this block, but got {cfg!r}'
+        )
+    for name, options in cfg.items():
+        allowed = _LAYER_OPTIONS[name]
+        if not isinstance(options, dict) or not set(options) <= set(allowed):
+            raise ValueError(
+                f'projection_cfg[{name!r}] must be a dict whose keys are out of '
+                f'{allowed}, but got {options!r}'
+            )
+        check_layer(
+            f'projection_cfg[{name!r}].norm_cfg',
+            options.get('norm_cfg'),
+            nn.modules.batchnorm._NormBase,
+            nn.GroupNorm,
+        )
+        check_layer(
+            f'projection_cfg[{name!r}].act_cfg',
+            options.get('act_cfg'),
+            nn.ReLU,
+            nn.LeakyReLU,
+            nn.Tanh,
+        )
+        for flag in {'bias', 'with_spectral_norm'} & set(options):
+            if options[flag] not in (True, False):
+                raise ValueError(
+                    f'projection_cfg[{name!r}].{flag} must be True or False, '
+                    f'but got {options[flag]!r}'
+                )
+        stateful = options.get('norm_cfg') or options.get('with_spectral_norm')
+        if with_cp and stateful and name != 'output':
+            raise ValueError(
+                'with_cp recomputes query, key and value, and a norm of them '
+                'would see its input twice: with_cp must be False with '
+                f'projection_cfg={cfg}'
+            )
+    return {name: cfg.get(name, {}) for name in exists}
 
 
 def check_layout(layout: str | None, ndim: int) -> str:

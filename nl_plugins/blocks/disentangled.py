@@ -6,7 +6,7 @@ Letters as in :mod:`nl_plugins.blocks.base`.
 from collections.abc import Sequence
 from typing import Any
 
-from mmengine.model import constant_init, normal_init
+from mmengine.model import normal_init
 from torch import Tensor, nn
 
 from ..registry import MODELS
@@ -91,9 +91,9 @@ class DisentangledBlock(NonLocalBlock):
         """Initialize the parameters as :meth:`NonLocalBlock.init_weights`.
 
         The unary projection is sampled like the others. A gate does not scale
-        the unary term, so with a gate the value projection starts at zero:
-        the block is an identity, and the unary term trains the value from the
-        first step.
+        the unary term, so with ``zeros_init`` and a gate the output layer, or
+        the value without one, starts at zero too: the block is an identity,
+        and the unary term trains that layer from the first step.
         """
         super().init_weights()
         self._init_unary_term()
@@ -101,9 +101,8 @@ class DisentangledBlock(NonLocalBlock):
     def _init_unary_term(self) -> None:
         if hasattr(self, 'conv_mask'):
             normal_init(self.conv_mask, std=self.std)
-        if self.gate and self.has_unary_term:
-            value: Any = self.g
-            constant_init((value[0] if self.sub_sample is True else value).conv, 0)
+        if self.gate and self.has_unary_term and self.zeros_init:
+            self.last_layer.zero()
 
     def project(self, features: Tensor) -> Projections:
         """Query, key and value, the first two whitened, and the unary logits."""

@@ -74,8 +74,8 @@ class NonLocal2d(NonLocalBlock):
         key_channels (int, optional): Channels of query and key. Defaults to
             None, ``in_channels // reduction``.
         value_channels (int, optional): Channels of the value. Defaults to
-            None, ``in_channels // reduction``, or ``in_channels`` with a
-            gate.
+            None, ``in_channels // reduction``, or ``in_channels`` without an
+            output layer.
         share_query_key (bool): Query and key are one projection, ``theta``,
             as in `OCNet <https://arxiv.org/abs/1809.00916>`_. Defaults to
             False.
@@ -85,9 +85,22 @@ class NonLocal2d(NonLocalBlock):
             The number of parameters does not change. Defaults to 1.
         pool_size (int | Sequence[int], optional): Kernel and stride of the
             pooling. Defaults to None, 2 in space and 1 in time.
-        gate (str, optional): ``'scalar'`` replaces the output convolution by
-            one learned factor, initialized to 0, as in `SAGAN
-            <https://arxiv.org/abs/1805.08318>`_. Defaults to None.
+        gate (str, optional): ``'scalar'`` multiplies what a position attends
+            to by one learned factor, initialized to 0, as in `SAGAN
+            <https://arxiv.org/abs/1805.08318>`_, eq. 3. Defaults to None.
+        output_layer (bool, optional): Whether there is an output convolution
+            :math:`W_z`. Without it the values are added to the input, so
+            ``value_channels`` is ``in_channels``, and the value projection
+            starts at zero if there is no gate. Defaults to None, True without
+            a gate and False with one. SAGAN's code has both.
+        projection_cfg (dict[str, dict], optional): Arguments of the layers,
+            those of mmcv's ``ConvModule``, by projection: ``bias`` and
+            ``with_spectral_norm`` of ``'query'``, ``'key'``, ``'value'`` and
+            ``'output'``, ``norm_cfg`` and ``act_cfg`` of ``'query'`` and
+            ``'key'``. SAGAN has spectral norm, `OCNet
+            <https://arxiv.org/abs/1809.00916>`_ a batch norm after the query
+            and the key, the code of the DNL paper no bias in the value.
+            Defaults to None, a bias and no norm.
         layout (str, optional): Order of the dimensions of input and output,
             ``'BCHW'`` or ``'BHWC'``; of the 1d blocks ``'BCN'`` or, for the
             tokens of a transformer, ``'BNC'``. Defaults to None, channels

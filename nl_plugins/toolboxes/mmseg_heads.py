@@ -66,13 +66,16 @@ def _build(
 ) -> nn.Module:
     """Build the block of a head from the head's arguments and ``block``."""
     block = block or {}
+    has_output = block.get('output_layer')
+    if has_output is None:
+        has_output = not block.get('gate')
     kwargs |= dict(
         in_channels=head.channels,
         reduction=head.reduction,
         use_scale=head.use_scale,
         conv_cfg=head.conv_cfg,
-        # A gate replaces the output layer and with it the norm.
-        norm_cfg=None if block.get('gate') else head.norm_cfg,
+        # By default a gate replaces the output layer and with it the norm.
+        norm_cfg=head.norm_cfg if has_output else None,
         mode=head.mode,
     )
     return block_type(**kwargs | block)

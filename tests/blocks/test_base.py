@@ -1,5 +1,7 @@
 """What all blocks share: every option against the formula, in float64."""
 
+import copy
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -17,6 +19,8 @@ from torch.nn.utils import parametrizations
 import nl_plugins
 from nl_plugins.blocks.checks import MODES
 
+NORM = dict(norm_cfg=dict(type='BN'), act_cfg=dict(type='LeakyReLU'))
+PROJECTIONS = ('query', 'key', 'value', 'output')
 #: The systems of the literature as configs, for 24 channels.
 SYSTEMS = {
     'non-local, gaussian': ('NonLocal', dict(mode='gaussian')),
@@ -26,9 +30,27 @@ SYSTEMS = {
     'sub-sampled as in the paper': ('NonLocal', dict(sub_sample=True)),
     'sub-sampled as in the video code': ('NonLocal', dict(sub_sample='before')),
     'SAGAN': ('NonLocal', dict(key_channels=3, use_scale=False, gate='scalar')),
+    'SAGAN, code': (
+        'NonLocal',
+        dict(
+            key_channels=3,
+            value_channels=12,
+            use_scale=False,
+            gate='scalar',
+            output_layer=True,
+            sub_sample=True,
+            projection_cfg={
+                name: dict(bias=False, with_spectral_norm=True) for name in PROJECTIONS
+            },
+        ),
+    ),
     'OCNet': (
         'NonLocal',
         dict(share_query_key=True, key_channels=12, value_channels=6),
+    ),
+    'OCNet, with its norm': (
+        'NonLocal',
+        dict(share_query_key=True, projection_cfg=dict(query=NORM)),
     ),
     'multi-head': ('NonLocal', dict(num_heads=4)),
     'whitened pairwise': ('DisentangledNonLocal', dict(terms=('pairwise',))),
@@ -38,6 +60,17 @@ SYSTEMS = {
         'DisentangledNonLocal',
         dict(key_channels=6, gate='scalar'),
     ),
+    'disentangled, segmentation': (
+        'DisentangledNonLocal',
+        dict(
+            whiten='layer',
+            use_scale=False,
+            temperature=1.0,
+            gate='scalar',
+            projection_cfg=dict(value=dict(bias=False)),
+        ),
+    ),
+    'simplified': ('DisentangledNonLocal', dict(terms=('unary',), output_layer=False)),
     'disentangled, layer': ('DisentangledNonLocal', dict(whiten='layer')),
     'coupled, shared': ('DisentangledNonLocal', dict(coupling='mul', unary='shared')),
     'coupled, separate': ('DisentangledNonLocal', dict(coupling='mul')),
@@ -66,6 +99,10 @@ COMBINATIONS = [
     ),
     ('DisentangledNonLocal', dict(sub_sample=True, coupling='mul', gate='scalar')),
     ('DisentangledNonLocal', dict(terms=('unary',), unary='shared')),
+    ('NonLocal', dict(output_layer=False, num_heads=2)),
+    ('DisentangledNonLocal', dict(gate='scalar', output_layer=True, temperature=0.5)),
+    ('NonLocal', dict(projection_cfg=dict(query=NORM, key=NORM), sub_sample='before')),
+    ('NonLocal', dict(projection_cfg={name: dict(bias=False) for name in PROJECTIONS})),
     (
         'DisentangledNonLocal',
         dict(unary='shared', mode='dot_product', whiten='layer', share_query_key=True),
@@ -74,17 +111,23 @@ COMBINATIONS = [
 SHAPES = {1: (2, 24, 13), 2: (2, 24, 5, 6), 3: (2, 24, 3, 4, 5)}
 
 
+def of_dimension(cfg, ndim):
+    """The config with the batch norm of this number of dimensions."""
+    if isinstance(cfg, dict):
+        return {key: of_dimension(value, ndim) for key, value in cfg.items()}
+    return f'BN{ndim}d' if cfg == 'BN' else cfg
+
+
 def build(name, ndim, channels=24, **kwargs):
+    kwargs = of_dimension(kwargs, ndim)
     block = getattr(nl_plugins, f'{name}{ndim}d')(channels, **kwargs)
     return randomize(block, 0.2)
 
 
 def check(block, x, tolerance=1e-5):
-    assert_same_results(
-        output_and_gradients(block, x),
-        output_and_gradients(in_float64(block), x.double()),
-        tolerance,
-    )
+    # First, since a step of spectral norm changes the block.
+    expected = output_and_gradients(in_float64(block), x.double())
+    assert_same_results(output_and_gradients(block, x), expected, tolerance)
 
 
 @pytest.mark.parametrize('ndim', [1, 2, 3])
@@ -159,7 +202,8 @@ def test_a_position_that_is_not_finite_is_not_hidden(name, kwargs, bad, position
 def test_the_same_bits_twice(name, kwargs):
     block = build(name, 2, **kwargs)
     x = torch.randn(2, 24, 20, 20)
-    first, second = (output_and_gradients(block, x) for _ in range(2))
+    # Copies, since a step of spectral norm changes the block.
+    first, second = (output_and_gradients(copy.deepcopy(block), x) for _ in range(2))
     for key, value in first.items():
         assert torch.equal(value, second[key]), key
 
@@ -207,6 +251,88 @@ def test_heads_do_not_change_the_number_of_parameters():
 def test_shared_query_and_key_are_one_projection():
     block = build('NonLocal', 2, share_query_key=True)
     assert not any(name.startswith('phi') for name in block.state_dict())
+
+
+# The layers of the projections ---------------------------------------------
+
+
+@pytest.mark.parametrize(
+    'name, kwargs',
+    [
+        ('NonLocal2d', dict(output_layer=False)),
+        ('NonLocal2d', dict(gate='scalar', output_layer=True)),
+        (
+            'NonLocal2d',
+            dict(gate='scalar', output_layer=True, norm_cfg=dict(type='BN')),
+        ),
+        ('NonLocal2d', SYSTEMS['SAGAN, code'][1]),
+        ('NonLocal2d', SYSTEMS['OCNet, with its norm'][1]),
+        ('DisentangledNonLocal2d', SYSTEMS['disentangled, segmentation'][1]),
+        ('DisentangledNonLocal2d', SYSTEMS['simplified'][1]),
+        ('DisentangledNonLocal2d', dict(gate='scalar', output_layer=True)),
+        (
+            'DisentangledNonLocal2d',
+            dict(gate='scalar', output_layer=True, norm_cfg=dict(type='BN')),
+        ),
+    ],
+)
+def test_a_new_block_is_an_identity_and_all_of_it_learns(name, kwargs):
+    block = getattr(nl_plugins, name)(24, std=0.3, **kwargs)
+    x, target = torch.randn(2, *SHAPES[2])
+    for training in (False, True):
+        assert torch.equal(block.train(training)(x), x)
+    optimizer = torch.optim.SGD(block.parameters(), lr=0.1)
+    for _ in range(4):
+        optimizer.zero_grad()
+        (block(x) - target).square().mean().backward()
+        optimizer.step()
+    # These shift all logits of a softmax alike, or a norm subtracts them.
+    without_effect = ['theta.conv.bias', 'phi.conv.bias', 'conv_mask.bias']
+    if 'norm_cfg' in kwargs:
+        without_effect.append('g.conv.bias')
+    for key, parameter in block.named_parameters():
+        if key not in without_effect:
+            assert parameter.grad.abs().max() > 1e-9, key
+
+
+def test_without_zeros_init_the_value_of_a_gated_unary_term_is_sampled():
+    """As in the segmentation code of the DNL paper, which is no identity."""
+    kwargs = SYSTEMS['disentangled, segmentation'][1]
+    for zeros_init, spread in ((True, 0.0), (False, 0.01)):
+        block = nl_plugins.DisentangledNonLocal2d(512, zeros_init=zeros_init, **kwargs)
+        assert float(block.g.conv.weight.std()) == pytest.approx(spread, rel=0.05)
+        assert block.g.conv.bias is None and not hasattr(block, 'conv_out')
+
+
+def test_spectral_norm_divides_by_the_largest_singular_value():
+    block = build('NonLocal', 2, **SYSTEMS['SAGAN, code'][1])
+    for _ in range(50):
+        block(torch.zeros(SHAPES[2]))
+    for layer in (block.theta, block.phi[0], block.g[0], block.conv_out):
+        weight = layer.conv.weight.flatten(1)
+        assert float(torch.linalg.matrix_norm(weight, 2)) == pytest.approx(1, rel=1e-3)
+    assert len(block.state_dict()) == len(copy.deepcopy(block).state_dict()) == 13
+
+
+def test_a_norm_of_query_and_key_uses_its_statistics_in_evaluation():
+    block = build('NonLocal', 2, projection_cfg=dict(query=NORM, key=NORM))
+    x = torch.randn(SHAPES[2])
+    block(x)
+    assert block.theta.norm.num_batches_tracked == 1
+    check(block.eval(), x)
+
+
+@pytest.mark.parametrize('kwargs', [SYSTEMS['SAGAN, code'][1], dict()])
+def test_layers_without_bias_are_the_layers_with_a_bias_of_zero(kwargs):
+    kwargs = kwargs | dict(projection_cfg={n: dict(bias=False) for n in PROJECTIONS})
+    block = build('NonLocal', 2, **kwargs)
+    other = build('NonLocal', 2, **kwargs | dict(projection_cfg=None))
+    state = block.state_dict()
+    assert not any(key.endswith('bias') for key in state)
+    for key, value in other.state_dict().items():
+        value.copy_(state.get(key, torch.zeros_like(value)))
+    x = torch.randn(SHAPES[2])
+    torch.testing.assert_close(block(x), other(x))
 
 
 # The 1 x 1 convolutions as products ---------------------------------------
@@ -278,6 +404,34 @@ def test_the_layout_of_the_input_is_kept(ndim, layout):
         (dict(sub_sample=True, pool_size=(1, 2, 2)), r'2 integers .* \(1, 2, 2'),
         (dict(sub_sample=True, pool_size=0), 'pool_size must be 2 .* got 0'),
         (dict(mode='gaussian', share_query_key=True), 'share_query_key False'),
+        (dict(output_layer=False, value_channels=6), r'in_channels \(24\).* got 6'),
+        (dict(output_layer=False, norm_cfg=dict(type='BN')), 'output_layer True'),
+        (
+            dict(output_layer=False, projection_cfg=dict(output=dict(bias=False))),
+            r"keys are out of \('query', 'key', 'value'\).*'output'",
+        ),
+        (
+            dict(share_query_key=True, projection_cfg=dict(key=NORM)),
+            r"keys are out of \('query', 'value', 'output'\)",
+        ),
+        (
+            dict(mode='gaussian', projection_cfg=dict(query=NORM)),
+            r"keys are out of \('value', 'output'\)",
+        ),
+        (dict(projection_cfg=dict(value=NORM)), r"out of \('bias', 'with_spectral_n"),
+        (dict(projection_cfg=dict(value=dict(bias='no'))), r"bias must .* got 'no'"),
+        (
+            dict(projection_cfg=dict(key=dict(norm_cfg=dict(type='BM')))),
+            "projection_cfg.'key'..norm_cfg.type must .* got 'BM'",
+        ),
+        (
+            dict(projection_cfg=dict(output=dict(with_spectral_norm=True))),
+            'the layer that starts at zero',
+        ),
+        (
+            dict(projection_cfg=dict(query=NORM), with_cp=True),
+            'with_cp must be False',
+        ),
     ],
 )
 def test_wrong_arguments_are_named(kwargs, message):
