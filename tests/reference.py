@@ -136,6 +136,24 @@ def _batch_norm(x: Tensor, norm: nn.Module) -> Tensor:
     return norm.weight[:, None] * x + norm.bias[:, None]
 
 
+def _sines(x: Tensor) -> Tensor:
+    """Sines and cosines of the coordinates, by loops over axes and channels."""
+    channels, size = x.shape[1], x.shape[2:]
+    encoding = torch.zeros(channels, *size, dtype=x.dtype)
+    for axis, length in enumerate(size):
+        is_time = len(size) == 3 and axis == 0
+        width = channels if len(size) == 1 or is_time else channels // 2
+        first = width if len(size) > 1 and axis == len(size) - 1 else 0
+        steps = 2 * math.pi * torch.arange(1, length + 1, dtype=x.dtype)
+        steps = steps / (length + 1e-6)
+        for channel in range(width):
+            angle = steps / 10000 ** (channel // 2 * 2 / width)
+            values = angle.cos() if channel % 2 else angle.sin()
+            shape = [-1 if d == axis else 1 for d in range(len(size))]
+            encoding[first + channel] += values.reshape(shape)
+    return encoding
+
+
 def _pool(x: Tensor, kernel: tuple[int, ...]) -> Tensor:
     """The maximum over windows that do not overlap."""
     for dim, k in enumerate(kernel, start=2):
@@ -172,9 +190,15 @@ def _formula(block: nn.Module, x: Tensor) -> Tensor:
     source = x
     if block.sub_sample == 'before':
         source = _pool(x, block.pool_size)
+    located, located_source = x, source
+    if block.positional_encoding:
+        located, located_source = (t + _sines(t) for t in (x, source))
     layers = dict(
-        query=(getattr(block, 'theta', None), x),
-        key=(getattr(block, 'theta' if block.share_query_key else 'phi', None), source),
+        query=(getattr(block, 'theta', None), located),
+        key=(
+            getattr(block, 'theta' if block.share_query_key else 'phi', None),
+            located_source,
+        ),
         value=(block.g, source),
         mask=(getattr(block, 'conv_mask', None), source),
     )
@@ -227,6 +251,10 @@ def _attend(
             centred = [t - t.mean(0) for t in centred]
         if whiten == 'layer':
             centred = [t - t.mean() for t in centred]
+        if whiten == 'channel_std':
+            centred = [(t - t.mean(0)) / (t.var(0) + 1e-5).sqrt() for t in centred]
+        if whiten == 'layer_std':
+            centred = [(t - t.mean()) / (t.var() + 1e-5).sqrt() for t in centred]
     outputs = []
     for h in range(heads):
 
@@ -253,6 +281,8 @@ def _attend(
             factor = scale
             if softmax:
                 factor = scale / getattr(block, 'temperature', 1.0)
+                if getattr(block, 'learn_temperature', False):
+                    factor = scale / torch.exp(block.log_temperature)
             if getattr(block, 'coupling', 'add') == 'mul':
                 weights = torch.exp(factor * q[0] @ k[0].T + logits)
                 weights, logits = weights / weights.sum(1, keepdim=True), None

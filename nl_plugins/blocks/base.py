@@ -28,11 +28,13 @@ from .checks import (
     check_layout,
     check_options,
     check_pool_size,
+    check_positional_encoding,
     check_projections,
     check_widths,
 )
 from .layout import Projections, TokenLayout
 from .pointwise import Pointwise
+from .sine_encoding import with_sine_encoding
 
 
 class NonLocalBlock(nn.Module):
@@ -67,6 +69,7 @@ class NonLocalBlock(nn.Module):
         gate: str | None = None,
         output_layer: bool | None = None,
         projection_cfg: dict[str, dict] | None = None,
+        positional_encoding: str | None = None,
         layout: str | None = None,
         with_cp: bool = False,
         _has_query_and_key: bool = True,
@@ -101,6 +104,9 @@ class NonLocalBlock(nn.Module):
         if pool_size is not None:
             self.pool_size = check_pool_size(pool_size, self.ndim, sub_sample)
         order = check_layout(layout, self.ndim)
+        check_positional_encoding(
+            positional_encoding, in_channels, self.ndim, _has_query_and_key
+        )
         has_layers = _has_query_and_key and mode != 'gaussian'
         projection_cfg = check_projections(
             projection_cfg,
@@ -127,6 +133,7 @@ class NonLocalBlock(nn.Module):
         self.num_heads = num_heads
         self.gate = gate
         self.output_layer = output_layer
+        self.positional_encoding = positional_encoding
         self.with_cp = with_cp
         self.scale = 1.0
         if mode == 'embedded_gaussian' and use_scale:
@@ -267,6 +274,10 @@ class NonLocalBlock(nn.Module):
         value = self.layout.split(self.g(source))
         if not self.has_query_and_key:
             return Projections(None, None, value)
+        if self.positional_encoding:
+            same = source is features
+            features = with_sine_encoding(features)
+            source = features if same else with_sine_encoding(source)
         query = features if self.mode == 'gaussian' else self.theta(features)
         if self.mode != 'gaussian' and not self.share_query_key:
             key = self.phi(source)

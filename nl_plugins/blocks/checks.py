@@ -155,6 +155,30 @@ def check_projections(
     return {name: cfg.get(name, {}) for name in exists}
 
 
+def check_positional_encoding(
+    encoding: str | None, in_channels: int, ndim: int, has_query_and_key: bool
+) -> None:
+    """Check that there are queries and keys, and channels, to be encoded."""
+    if encoding is None:
+        return
+    if encoding != 'sine':
+        raise ValueError(
+            f"positional_encoding must be None or 'sine', but got {encoding!r}"
+        )
+    if not has_query_and_key:
+        raise ValueError(
+            'positional_encoding is added to the input of query and key, which a '
+            'block with a separate unary term alone does not have: it must be None, '
+            f'but got {encoding!r}'
+        )
+    divisor = 2 if ndim == 1 else 4
+    if in_channels % divisor:
+        raise ValueError(
+            f"positional_encoding='sine' needs in_channels divisible by {divisor} in "
+            f'{ndim}d, but got {in_channels}'
+        )
+
+
 def check_layout(layout: str | None, ndim: int) -> str:
     """Check the order of the dimensions and return it, with its default."""
     if layout not in (None, *LAYOUTS[ndim]):

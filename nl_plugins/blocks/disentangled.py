@@ -3,9 +3,11 @@
 Letters as in :mod:`nl_plugins.blocks.base`.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from mmengine.model import normal_init
 from torch import Tensor, nn
 
@@ -15,6 +17,7 @@ from .checks import MODES, SOFTMAX_MODES, check_number
 from .layout import Projections
 from .non_local import NonLocal1d, NonLocal2d, NonLocal3d, named_arguments
 from .pointwise import pointwise
+from .whitening import KINDS, whiten
 
 TERMS = ('pairwise', 'unary')
 
@@ -34,6 +37,7 @@ class DisentangledBlock(NonLocalBlock):
         coupling: str = 'add',
         unary: str = 'separate',
         whiten: str | None = 'channel',
+        learn_temperature: bool = False,
         **kwargs: Any,
     ) -> None:
         check_number('temperature', temperature, allow_zero=False)
@@ -43,9 +47,9 @@ class DisentangledBlock(NonLocalBlock):
             raise ValueError(f"coupling must be 'add' or 'mul', but got {coupling!r}")
         if unary not in ('separate', 'shared'):
             raise ValueError(f"unary must be 'separate' or 'shared', but got {unary!r}")
-        if whiten not in (None, 'channel', 'layer'):
+        if whiten not in (None, *KINDS):
             raise ValueError(
-                f"whiten must be None, 'channel' or 'layer', but got {whiten!r}"
+                f'whiten must be None or one of {KINDS}, but got {whiten!r}'
             )
         pairwise, unary_term = 'pairwise' in terms, 'unary' in terms
         options = named_arguments(args, kwargs)
@@ -70,6 +74,12 @@ class DisentangledBlock(NonLocalBlock):
                 "the unary term and a mode other than 'concatenation', but "
                 f'got terms={tuple(terms)} and mode={mode!r}'
             )
+        if learn_temperature and not (pairwise and mode in SOFTMAX_MODES):
+            raise ValueError(
+                'learn_temperature is that of the pairwise softmax, so it needs '
+                f'the pairwise term and a mode out of {SOFTMAX_MODES}, but got '
+                f'terms={tuple(terms)} and mode={mode!r}'
+            )
         super().__init__(
             in_channels,
             *args,
@@ -78,6 +88,9 @@ class DisentangledBlock(NonLocalBlock):
         )
         self.terms = tuple(terms)
         self.temperature = temperature
+        self.learn_temperature = learn_temperature
+        if learn_temperature:
+            self.log_temperature = nn.Parameter(torch.empty(1))
         self.coupling = coupling
         self.unary = unary if unary_term else None
         self.whiten = whiten
@@ -85,7 +98,7 @@ class DisentangledBlock(NonLocalBlock):
         self.has_unary_term = unary_term and coupling == 'add'
         if self.unary == 'separate':
             self.conv_mask = getattr(nn, f'Conv{self.ndim}d')(self.in_channels, 1, 1)
-        self._init_unary_term()
+        self._init_terms()
 
     def init_weights(self) -> None:
         """Initialize the parameters as :meth:`NonLocalBlock.init_weights`.
@@ -96,9 +109,11 @@ class DisentangledBlock(NonLocalBlock):
         and the unary term trains that layer from the first step.
         """
         super().init_weights()
-        self._init_unary_term()
+        self._init_terms()
 
-    def _init_unary_term(self) -> None:
+    def _init_terms(self) -> None:
+        if hasattr(self, 'log_temperature'):
+            nn.init.constant_(self.log_temperature, math.log(self.temperature))
         if hasattr(self, 'conv_mask'):
             normal_init(self.conv_mask, std=self.std)
         if self.gate and self.has_unary_term and self.zeros_init:
@@ -115,10 +130,13 @@ class DisentangledBlock(NonLocalBlock):
             logits = query.mean(dim=2, keepdim=True) @ key.transpose(2, 3)
             key_bias = self.scale * logits[:, :, 0]
         if self.has_pairwise_term and self.whiten:
-            dims = (2,) if self.whiten == 'channel' else (1, 2, 3)
             same = key is query
-            query = query - query.mean(dim=dims, keepdim=True)
-            key = query if same else key - key.mean(dim=dims, keepdim=True)
+            query = whiten(query, self.whiten)
+            key = query if same else whiten(key, self.whiten)
+        if self.learn_temperature:
+            # Relative to the initial one, which is in `logit_scale`.
+            change = math.log(self.temperature) - self.log_temperature
+            query = change.exp().to(query.dtype) * query
         if self.has_unary_term:
             # Both terms need a contiguous value: one copy instead of two.
             value = value.contiguous()
@@ -136,7 +154,7 @@ class DisentangledBlock(NonLocalBlock):
 
     @property
     def logit_scale(self) -> float:
-        """Factor of the pairwise logits, divided by the temperature."""
+        """Factor of the pairwise logits, divided by the (initial) temperature."""
         return self.scale / self.temperature
 
     def _separate_logits(self, features: Tensor) -> Tensor:
@@ -189,8 +207,17 @@ class DisentangledNonLocal2d(DisentangledBlock, NonLocal2d):
             block equals :class:`NonLocal2d`. Defaults to ``'separate'``.
         whiten (str, optional): ``'channel'`` subtracts from query and key
             their means over the positions, ``'layer'`` their means over
-            heads, positions and channels, None subtracts nothing. Defaults
+            heads, positions and channels, None subtracts nothing.
+            ``'channel_std'`` and ``'layer_std'`` also divide by the standard
+            deviation over the same dimensions, as the variants ``in`` and
+            ``ln`` of the `paper's segmentation code
+            <https://github.com/yinmh17/DNL-Semantic-Segmentation>`_. Defaults
             to ``'channel'``.
+        learn_temperature (bool): Learn the temperature, one for all heads,
+            whose initial value is ``temperature``. The parameter is its
+            logarithm, so it stays greater than 0. `Swin Transformer V2
+            <https://arxiv.org/abs/2111.09883>`_ has one, eq. 2. Defaults to
+            False.
         args, kwargs: As in :class:`NonLocal2d`.
 
     Raises:

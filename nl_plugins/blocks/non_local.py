@@ -101,6 +101,11 @@ class NonLocal2d(NonLocalBlock):
             <https://arxiv.org/abs/1809.00916>`_ a batch norm after the query
             and the key, the code of the DNL paper no bias in the value.
             Defaults to None, a bias and no norm.
+        positional_encoding (str, optional): ``'sine'`` adds sines and cosines
+            of the coordinates to the input of query and key, not to that of
+            the value, as in the attention of `DETR
+            <https://arxiv.org/abs/2005.12872>`_, in its appendix: without it the
+            block does not see where a position is. Defaults to None.
         layout (str, optional): Order of the dimensions of input and output,
             ``'BCHW'`` or ``'BHWC'``; of the 1d blocks ``'BCN'`` or, for the
             tokens of a transformer, ``'BNC'``. Defaults to None, channels

@@ -18,6 +18,7 @@ from torch.nn.utils import parametrizations
 
 import nl_plugins
 from nl_plugins.blocks.checks import MODES
+from nl_plugins.blocks.sine_encoding import with_sine_encoding
 
 NORM = dict(norm_cfg=dict(type='BN'), act_cfg=dict(type='LeakyReLU'))
 PROJECTIONS = ('query', 'key', 'value', 'output')
@@ -72,6 +73,16 @@ SYSTEMS = {
     ),
     'simplified': ('DisentangledNonLocal', dict(terms=('unary',), output_layer=False)),
     'disentangled, layer': ('DisentangledNonLocal', dict(whiten='layer')),
+    'whitened by the standard deviation': (
+        'DisentangledNonLocal',
+        dict(whiten='channel_std', use_scale=False, temperature=1.0, gate='scalar'),
+    ),
+    'whitened by the standard deviation, layer': (
+        'DisentangledNonLocal',
+        dict(whiten='layer_std', use_scale=False, temperature=1.0, gate='scalar'),
+    ),
+    'learned temperature': ('DisentangledNonLocal', dict(learn_temperature=True)),
+    'sine encoding': ('NonLocal', dict(positional_encoding='sine')),
     'coupled, shared': ('DisentangledNonLocal', dict(coupling='mul', unary='shared')),
     'coupled, separate': ('DisentangledNonLocal', dict(coupling='mul')),
     'added, shared': ('DisentangledNonLocal', dict(unary='shared')),
@@ -101,6 +112,37 @@ COMBINATIONS = [
     ('DisentangledNonLocal', dict(terms=('unary',), unary='shared')),
     ('NonLocal', dict(output_layer=False, num_heads=2)),
     ('DisentangledNonLocal', dict(gate='scalar', output_layer=True, temperature=0.5)),
+    *(
+        (
+            'DisentangledNonLocal',
+            dict(
+                whiten=whiten,
+                temperature=1.0,
+                share_query_key=whiten == 'channel_std',
+                sub_sample=sub_sample,
+                learn_temperature=sub_sample,
+                coupling='mul' if sub_sample else 'add',
+                unary='shared',
+                num_heads=3,
+            ),
+        )
+        for whiten in ('channel_std', 'layer_std')
+        for sub_sample in (False, True)
+    ),
+    *(
+        ('NonLocal', dict(mode=mode, sub_sample=order, positional_encoding='sine'))
+        for mode, order in zip(MODES, (True, False, 'before', 'before'))
+    ),
+    (
+        'DisentangledNonLocal',
+        dict(
+            positional_encoding='sine',
+            mode='gaussian',
+            sub_sample='before',
+            temperature=4.0,
+        ),
+    ),
+    ('NonLocal', dict(positional_encoding='sine', share_query_key=True)),
     ('NonLocal', dict(projection_cfg=dict(query=NORM, key=NORM), sub_sample='before')),
     ('NonLocal', dict(projection_cfg={name: dict(bias=False) for name in PROJECTIONS})),
     (
@@ -335,6 +377,44 @@ def test_layers_without_bias_are_the_layers_with_a_bias_of_zero(kwargs):
     torch.testing.assert_close(block(x), other(x))
 
 
+# The encoding of positions ------------------------------------------------
+
+
+@pytest.mark.parametrize('size', [(9,), (1, 1), (5, 6), (3, 4, 5)])
+def test_the_sine_encoding_is_that_of_mmdet(size):
+    from mmdet.models.layers.positional_encoding import (
+        SinePositionalEncoding,
+        SinePositionalEncoding3D,
+    )
+
+    actual = with_sine_encoding(torch.zeros(2, 24, *size))
+    if len(size) == 1:
+        # The columns of an image with twice the channels.
+        upstream = SinePositionalEncoding(24, normalize=True)
+        expected = upstream(torch.zeros(2, 1, *size))[:, 24:, 0]
+    elif len(size) == 2:
+        expected = SinePositionalEncoding(12, normalize=True)(torch.zeros(2, *size))
+    else:
+        upstream = SinePositionalEncoding3D(12, normalize=True)
+        expected = upstream(torch.zeros(2, *size)).transpose(1, 2)
+    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize('encoding', [None, 'sine'])
+def test_only_an_encoding_tells_positions_apart(encoding):
+    """Without it a permutation of the input permutes the output."""
+    block = build('NonLocal', 1, positional_encoding=encoding)
+    x = torch.randn(1, 24, 9)
+    same = torch.allclose(block(x).flip(2), block(x.flip(2)), rtol=1e-3, atol=1e-4)
+    assert same == (encoding is None)
+
+
+def test_the_encoding_adds_no_parameters():
+    block = build('NonLocal', 2, positional_encoding='sine')
+    plain = build('NonLocal', 2)
+    assert block.state_dict().keys() == plain.state_dict().keys()
+
+
 # The 1 x 1 convolutions as products ---------------------------------------
 
 
@@ -432,11 +512,16 @@ def test_the_layout_of_the_input_is_kept(ndim, layout):
             dict(projection_cfg=dict(query=NORM), with_cp=True),
             'with_cp must be False',
         ),
+        (dict(positional_encoding='cosine'), "must be None or 'sine', but got 'cos"),
+        (
+            dict(positional_encoding='sine', in_channels=6),
+            'in_channels divisible by 4 in 2d, but got 6',
+        ),
     ],
 )
 def test_wrong_arguments_are_named(kwargs, message):
     with pytest.raises(ValueError, match=message):
-        nl_plugins.NonLocal2d(24, **kwargs)
+        nl_plugins.NonLocal2d(**dict(in_channels=24) | kwargs)
 
 
 def test_an_input_too_small_for_the_pooling_is_named():

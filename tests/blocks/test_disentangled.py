@@ -16,6 +16,7 @@ from reference import (
 
 import nl_plugins
 from nl_plugins import DisentangledNonLocal2d
+from nl_plugins.blocks import whitening
 from nl_plugins.blocks.checks import MODES
 
 SHAPES = {1: (2, 12, 21), 2: (2, 12, 7, 6), 3: (2, 12, 3, 4, 5)}
@@ -166,6 +167,58 @@ def test_attention_weights(sub_sample):
     )
 
 
+@pytest.mark.parametrize('whiten', ['channel', 'layer'])
+def test_whitened_tokens_have_no_mean_and_the_deviation_of_one(whiten):
+    tokens = 3 * torch.randn(2, 3, 50, 4, dtype=torch.float64) + 5
+    dims = 2 if whiten == 'channel' else (1, 2, 3)
+    for kind, deviation in ((whiten, tokens.std(dims)), (f'{whiten}_std', 1)):
+        actual = whitening.whiten(tokens, kind)
+        assert actual.mean(dims).abs().max() < 1e-12
+        std = actual.std(dims)
+        torch.testing.assert_close(std, deviation + 0 * std, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize('whiten', ['channel_std', 'layer_std'])
+def test_whitening_of_large_half_precision_and_of_one_position(whiten):
+    tokens = 400 * torch.randn(1, 1, 60, 4)
+    actual = whitening.whiten(tokens.half(), whiten)
+    assert actual.dtype == torch.float16
+    torch.testing.assert_close(
+        actual.float(), whitening.whiten(tokens, whiten), rtol=1e-2, atol=1e-2
+    )
+    block = randomize(DisentangledNonLocal2d(12, whiten=whiten))
+    assert block(torch.randn(2, 12, 1, 1)).isfinite().all()
+
+
+def test_a_learned_temperature_starts_at_the_fixed_one():
+    kwargs = dict(temperature=0.3, share_query_key=True)
+    block = DisentangledNonLocal2d(12, learn_temperature=True, **kwargs)
+    randomize(block).init_weights()
+    randomize(block.theta)
+    plain = DisentangledNonLocal2d(12, **kwargs)
+    state = block.state_dict()
+    torch.testing.assert_close(state.pop('log_temperature').exp(), torch.tensor([0.3]))
+    plain.load_state_dict(state, strict=True)
+    x = torch.randn(SHAPES[2])
+    positions = torch.tensor([[1, 2]])
+    for actual, expected in (
+        (block(x), plain(x)),
+        (
+            block.attention_weights(x, positions).pairwise,
+            plain.attention_weights(x, positions).pairwise,
+        ),
+    ):
+        torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_learned_temperature_is_independent_of_its_initial_value():
+    block = randomize(DisentangledNonLocal2d(12, learn_temperature=True), 0.2)
+    other = DisentangledNonLocal2d(12, learn_temperature=True, temperature=2.0)
+    other.load_state_dict(block.state_dict())
+    x = torch.randn(SHAPES[2])
+    torch.testing.assert_close(block(x), other(x), rtol=1e-5, atol=1e-6)
+
+
 def test_attention_weights_name_the_missing_term():
     x = torch.randn(SHAPES[2])
     position = torch.tensor([[1, 2]])
@@ -238,6 +291,9 @@ def test_attention_weights_of_coupled_terms_are_one_map():
         (dict(terms=()), r'but got \(\)'),
         (dict(terms='unary'), "but got 'unary'"),
         (dict(whiten='batch'), "'batch'"),
+        (dict(learn_temperature=True, mode='dot_product'), "mode='dot_product'"),
+        (dict(learn_temperature=True, terms=('unary',)), r"terms=\('unary',\)"),
+        (dict(positional_encoding='sine', terms=('unary',)), 'must be None'),
         (dict(terms=('unary',), gate='scalar'), "got 'scalar'"),
         (dict(coupling='sub'), "coupling must be .* 'sub'"),
         (dict(unary='none'), "unary must be .* 'none'"),
