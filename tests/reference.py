@@ -98,10 +98,9 @@ def _convolve(layer: nn.Module, x: Tensor) -> Tensor:
     if isinstance(layer, nn.Sequential):
         layer = layer[0]
     conv = getattr(layer, 'conv', layer)
-    if hasattr(conv, 'parametrizations'):
-        weight = _spectral_norm(conv)
-    else:
-        weight = conv.weight.flatten(1)
+    weight = conv.weight.flatten(1)
+    if getattr(layer, 'with_spectral_norm', False):
+        weight = _spectral_norm(weight, layer.u, layer.training)
     out = torch.einsum('oc,bcn->bon', weight, x.flatten(2))
     if conv.bias is not None:
         out = out + conv.bias[:, None]
@@ -112,17 +111,14 @@ def _convolve(layer: nn.Module, x: Tensor) -> Tensor:
     return out.unflatten(2, x.shape[2:])
 
 
-def _spectral_norm(conv: nn.Module) -> Tensor:
+def _spectral_norm(weight: Tensor, u: Tensor, training: bool) -> Tensor:
     """The weight over its largest singular value, of one power iteration."""
-    parametrization = conv.parametrizations.weight
-    weight = parametrization.original.flatten(1)
-    u, v = parametrization[0]._u, parametrization[0]._v
-    if conv.training:
-        with torch.no_grad():
-            u = weight @ v
+    with torch.no_grad():
+        if training:
+            u = weight @ (weight.T @ u)
             u = u / u.norm()
-            v = weight.T @ u
-            v = v / v.norm()
+        v = weight.T @ u
+        v = v / v.norm()
     return weight / (u @ weight @ v)
 
 

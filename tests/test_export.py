@@ -22,8 +22,26 @@ BLOCKS = [
     ('NonLocal2d', dict(key_channels=2, gate='scalar')),
     ('DisentangledNonLocal2d', dict()),
     ('DisentangledNonLocal2d', dict(coupling='mul', unary='shared')),
+    (
+        'NonLocal2d',
+        dict(
+            gate='scalar',
+            output_layer=True,
+            projection_cfg=dict(
+                query=dict(norm_cfg=dict(type='BN'), act_cfg=dict(type='LeakyReLU')),
+                key=dict(with_spectral_norm=True, bias=False),
+                output=dict(bias=False),
+            ),
+            positional_encoding='sine',
+        ),
+    ),
+    ('DisentangledNonLocal2d', dict(whiten='channel_std', learn_temperature=True)),
+    (
+        'DisentangledNonLocal2d',
+        dict(whiten='layer_std', output_layer=False, temperature=1.0),
+    ),
 ]
-IDS = ['-'.join(map(str, (name, *kwargs.values()))) for name, kwargs in BLOCKS]
+IDS = ['-'.join(map(str, (name, *kwargs.values())))[:60] for name, kwargs in BLOCKS]
 blocks = pytest.mark.parametrize('name, kwargs', BLOCKS, ids=IDS)
 
 

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from mmcv.cnn import ConvModule
 from mmengine.model import constant_init, normal_init
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import spectral_norm
+
+from ..functional.backends import without_autocast
 
 _autocast_is_on = (
     partial(torch.is_autocast_enabled, 'cpu')
@@ -30,7 +31,16 @@ class Pointwise(ConvModule):
         channels (int): Of the input.
         out (int): Of the output.
         channels_last (bool): As in :func:`pointwise`.
+        with_spectral_norm (bool): Divide the weight by its largest singular
+            value, of one step of the power iteration per training step
+            (`Spectral Normalization for GANs
+            <https://arxiv.org/abs/1802.05957>`_, algorithm 1). Unlike mmcv's,
+            such a layer can be copied, and its parameters keep their names.
+            Defaults to False.
         kwargs: As in mmcv's ``ConvModule``. ``act_cfg`` defaults to None.
+
+    Raises:
+        ValueError: If a layer with spectral norm has a norm or an activation.
     """
 
     def __init__(
@@ -43,10 +53,14 @@ class Pointwise(ConvModule):
     ) -> None:
         super().__init__(channels, out, 1, **dict(act_cfg=None) | kwargs)
         self.channels_last = channels_last
-        if with_spectral_norm:
-            # ConvModule's is a hook, and a module with it cannot be copied.
-            spectral_norm(self.conv)
         self.with_spectral_norm = with_spectral_norm
+        if with_spectral_norm:
+            if self.with_norm or self.with_activation:
+                raise ValueError(
+                    'a layer with spectral norm has no other norm and no '
+                    f'activation, but got {kwargs}'
+                )
+            self.register_buffer('u', F.normalize(torch.randn(out), dim=0))
 
     def sample(self, std: float) -> None:
         """Sample the weight from a normal distribution.
@@ -54,9 +68,6 @@ class Pointwise(ConvModule):
         The bias becomes 0, and a norm an identity for normalized features.
         """
         normal_init(self.conv, std=std)
-        if self.with_spectral_norm:
-            parametrizations = cast(Any, self.conv.parametrizations)
-            nn.init.normal_(parametrizations.weight.original, std=std)
         if self.with_norm:
             constant_init(self.norm, 1)
 
@@ -67,7 +78,7 @@ class Pointwise(ConvModule):
             ValueError: If spectral norm would divide a weight of zero by its
                 norm.
         """
-        if self.with_spectral_norm and not self.with_norm:
+        if self.with_spectral_norm:
             raise ValueError(
                 'spectral norm divides by the norm of the weight, so it does not '
                 'work for the layer that starts at zero: use the gate, or '
@@ -77,9 +88,24 @@ class Pointwise(ConvModule):
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Apply the convolution, its norm and its activation."""
+        if self.with_spectral_norm:
+            conv: Any = self.conv
+            weight = conv.weight / self._spectral_norm(conv.weight.flatten(1))
+            return conv._conv_forward(x, weight, conv.bias)
         if self.with_norm or self.with_activation:
             return super().forward(x, *args, **kwargs)
         return pointwise(self.conv, x, self.channels_last)
+
+    def _spectral_norm(self, weight: Tensor) -> Tensor:
+        """The largest singular value of a matrix, with its gradient."""
+        u = cast(Tensor, self.u)
+        with without_autocast(weight):
+            if self.training:
+                with torch.no_grad():
+                    v = F.normalize(u @ weight, dim=0)
+                    u.copy_(F.normalize(weight @ v, dim=0))
+            # A copy, since the next call changes it before the backward pass.
+            return (u.clone() @ weight).square().sum().sqrt()
 
 
 def pointwise(conv: nn.Module, x: Tensor, channels_last: bool = True) -> Tensor:

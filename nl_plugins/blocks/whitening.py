@@ -35,6 +35,6 @@ def whiten(tokens: Tensor, kind: str) -> Tensor:
         return centred
     # In half precision the squares would overflow.
     exact = centred.to(torch.promote_types(centred.dtype, torch.float32))
-    freedom = max(prod(tokens.shape[d] for d in dims) - 1, 1)
+    freedom = max(prod([tokens.shape[d] for d in dims]) - 1, 1)
     variance = exact.square().sum(dim=dims, keepdim=True) / freedom
     return (exact * (variance + EPS).rsqrt()).to(tokens.dtype)

@@ -1,6 +1,7 @@
 """What all blocks share: every option against the formula, in float64."""
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -352,8 +353,26 @@ def test_spectral_norm_divides_by_the_largest_singular_value():
         block(torch.zeros(SHAPES[2]))
     for layer in (block.theta, block.phi[0], block.g[0], block.conv_out):
         weight = layer.conv.weight.flatten(1)
-        assert float(torch.linalg.matrix_norm(weight, 2)) == pytest.approx(1, rel=1e-3)
-    assert len(block.state_dict()) == len(copy.deepcopy(block).state_dict()) == 13
+        x = torch.randn(1, weight.shape[1], 3, 3)
+        expected = weight / torch.linalg.matrix_norm(weight, 2)
+        torch.testing.assert_close(
+            layer(x).flatten(2), expected @ x.flatten(2), rtol=1e-3, atol=1e-3
+        )
+
+
+def test_blocks_with_spectral_norm_are_copied_pickled_and_called_twice():
+    block = build('NonLocal', 2, **SYSTEMS['SAGAN, code'][1])
+    x = torch.randn(SHAPES[2])
+    (block(x) + block(x)).sum().backward()
+    block.eval()
+    copied, pickled = copy.deepcopy(block), pickle.loads(pickle.dumps(block))
+    assert torch.equal(copied(x), block(x)) and torch.equal(pickled(x), block(x))
+    plain = build(
+        'NonLocal', 2, **SYSTEMS['SAGAN, code'][1] | dict(projection_cfg=None)
+    )
+    names = {key for key in plain.state_dict() if not key.endswith('bias')}
+    vectors = {'theta.u', 'phi.0.u', 'g.0.u', 'conv_out.u'}
+    assert set(block.state_dict()) == names | vectors
 
 
 def test_a_norm_of_query_and_key_uses_its_statistics_in_evaluation():
@@ -507,6 +526,10 @@ def test_the_layout_of_the_input_is_kept(ndim, layout):
         (
             dict(projection_cfg=dict(output=dict(with_spectral_norm=True))),
             'the layer that starts at zero',
+        ),
+        (
+            dict(projection_cfg=dict(query=NORM | dict(with_spectral_norm=True))),
+            'no other norm and no activation',
         ),
         (
             dict(projection_cfg=dict(query=NORM), with_cp=True),
