@@ -58,7 +58,8 @@ class DisentangledBlock(NonLocalBlock):
             raise ValueError(
                 'gate scales the pairwise term, so it must be '
                 f'None with terms={tuple(terms)}, but got '
-                f'{options["gate"]!r}'
+                f'{options["gate"]!r}; output_layer=False alone leaves out '
+                'the output layer'
             )
         if coupling == 'mul' and not (
             pairwise and unary_term and mode in SOFTMAX_MODES
@@ -189,7 +190,9 @@ class DisentangledNonLocal2d(DisentangledBlock, NonLocal2d):
 
     ``DisentangledNonLocal2d(c, key_channels=c // 4, gate='scalar')`` is the
     block of the paper's detection code, where the gate scales the pairwise
-    term alone.
+    term alone. With ``terms=('unary',)`` and ``output_layer=False`` it is the
+    simplified non-local block of `GCNet <https://arxiv.org/abs/1904.11492>`_,
+    eq. 3.
 
     Args:
         in_channels (int): Channels ``C`` of the input.

@@ -283,6 +283,31 @@ def test_autocast_of_a_block_is_as_good_as_upstream(mode, norm, dtype):
     assert errors['ours'] <= 1.05 * errors['theirs']
 
 
+@pytest.mark.parametrize(
+    'system',
+    [
+        'SAGAN, code',
+        'OCNet, with its norm',
+        'disentangled, segmentation',
+        'simplified',
+        'whitened by the standard deviation',
+        'whitened by the standard deviation, layer',
+        'learned temperature',
+        'sine encoding',
+    ],
+)
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_autocast_of_systems(system, dtype):
+    name, kwargs = SYSTEMS[system]
+    block = build(name, 2, **kwargs).eval()
+    x = torch.randn(SHAPES[2])
+    expected = in_float64(block)(x.double())
+    with torch.autocast('cpu', dtype):
+        actual = block(x)
+    error = float((actual - expected).square().mean().sqrt())
+    assert error < 0.1 * float((expected - x).square().mean().sqrt())
+
+
 def test_heads_do_not_change_the_number_of_parameters():
     counts = {
         sum(p.numel() for p in build('NonLocal', 2, num_heads=h).parameters())

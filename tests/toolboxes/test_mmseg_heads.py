@@ -83,6 +83,46 @@ def test_the_block_is_ours_with_all_its_options():
     assert 'nl_block.gamma' in head.state_dict()
 
 
+@pytest.mark.parametrize('output_layer', [None, False, True])
+def test_a_gate_leaves_the_output_layer_and_its_norm_on_request(output_layer):
+    head = head_of(
+        nl_plugins,
+        'NLHead',
+        norm_cfg=dict(type='BN'),
+        block=dict(gate='scalar', output_layer=output_layer),
+    )
+    keys = {'nl_block.gamma', 'nl_block.conv_out.bn.weight'} & set(head.state_dict())
+    assert len(keys) == (2 if output_layer else 1)
+
+
+def test_the_block_of_the_papers_segmentation_code():
+    head = head_of(
+        nl_plugins,
+        'DNLHead',
+        norm_cfg=dict(type='BN'),
+        use_scale=False,
+        temperature=1.0,
+        block=dict(
+            gate='scalar',
+            whiten='layer',
+            projection_cfg=dict(value=dict(bias=False)),
+        ),
+    )
+    block = head.dnl_block
+    assert block.logit_scale == 1
+    shapes = {key: tuple(value.shape) for key, value in block.state_dict().items()}
+    assert shapes == {
+        'gamma': (1,),
+        'g.conv.weight': (8, 8, 1, 1),
+        'theta.conv.weight': (4, 8, 1, 1),
+        'theta.conv.bias': (4,),
+        'phi.conv.weight': (4, 8, 1, 1),
+        'phi.conv.bias': (4,),
+        'conv_mask.weight': (1, 8, 1, 1),
+        'conv_mask.bias': (1,),
+    }
+
+
 def test_a_new_head_starts_with_an_identity():
     for name in 'NLHead', 'DNLHead':
         head = head_of(nl_plugins, name, norm_cfg=dict(type='BN'))
