@@ -10,11 +10,9 @@ blocks).
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from mmcv.cnn import ConvModule
-from mmengine.model import normal_init
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -32,6 +30,7 @@ from .checks import (
     check_projections,
     check_widths,
 )
+from .layers import build_layers, initialize_layers
 from .layout import Projections, TokenLayout
 from .pointwise import Pointwise
 from .sine_encoding import with_sine_encoding
@@ -48,6 +47,14 @@ class NonLocalBlock(nn.Module):
     pool_size: tuple[int, ...]
     #: Whether there is an attention map of pairs, and one for all queries.
     has_pairwise_term, has_unary_term = True, False
+    #: Its layers, of which it has those that its options need.
+    theta: Pointwise
+    phi: nn.Module
+    g: nn.Module
+    pool: nn.Module
+    concat_project: ConvModule
+    gamma: nn.Parameter
+    conv_out: Pointwise
 
     def __init__(
         self,
@@ -141,48 +148,8 @@ class NonLocalBlock(nn.Module):
         name = type(self).__name__
         self.layout = _layout(name, in_channels, self.ndim, num_heads, order)
         self.has_query_and_key = _has_query_and_key
-        self._build_layers(
-            conv_cfg or dict(type=f'Conv{self.ndim}d'), norm_cfg, projection_cfg
-        )
+        build_layers(self, conv_cfg, norm_cfg, projection_cfg)
         self.init_weights()
-
-    def _build_layers(
-        self, conv_cfg: dict, norm_cfg: dict | None, cfg: dict[str, dict]
-    ) -> None:
-        """Build the layers with mmcv's names, which are keys in checkpoints."""
-        inputs, keys, values = self.in_channels, self.key_channels, self.value_channels
-        self.g: nn.Module = Pointwise(inputs, values, conv_cfg=conv_cfg, **cfg['value'])
-        if self.gate:
-            self.gamma = nn.Parameter(torch.zeros(1))
-        if self.output_layer:
-            self.conv_out = Pointwise(
-                values,
-                inputs,
-                channels_last=False,
-                conv_cfg=conv_cfg,
-                norm_cfg=norm_cfg,
-                **cfg['output'],
-            )
-        if self.has_query_and_key and self.mode != 'gaussian':
-            self.theta = Pointwise(inputs, keys, conv_cfg=conv_cfg, **cfg['query'])
-            if not self.share_query_key:
-                self.phi: nn.Module = Pointwise(
-                    inputs, keys, conv_cfg=conv_cfg, **cfg['key']
-                )
-        if self.has_query_and_key and self.mode == 'concatenation':
-            # mmcv's layer, for its name: forward() uses only its parameter.
-            self.concat_project = ConvModule(
-                2 * keys, 1, 1, bias=False, act_cfg=dict(type='ReLU')
-            )
-        if self.sub_sample:
-            size = self.pool_size if self.ndim > 1 else self.pool_size[0]
-            self.pool = getattr(nn, f'MaxPool{self.ndim}d')(size)
-        if self.sub_sample is True:
-            self.g = nn.Sequential(self.g, self.pool)
-            if self.mode == 'gaussian':
-                self.phi = self.pool
-            elif self.has_query_and_key and not self.share_query_key:
-                self.phi = nn.Sequential(self.phi, self.pool)
 
     def init_weights(self) -> None:
         """Initialize the parameters.
@@ -193,32 +160,7 @@ class NonLocalBlock(nn.Module):
         the block is an identity. A gate is always initialized to 0; no layer
         but the gate is zero then, since two zeros would not learn.
         """
-        for name in ('g', 'theta', 'phi'):
-            layer = getattr(self, name, None)
-            if isinstance(layer, nn.Sequential):
-                layer = layer[0]
-            if isinstance(layer, Pointwise):
-                layer.sample(self.std)
-        if hasattr(self, 'concat_project'):
-            self.concat_project.init_weights()
-        if self.gate:
-            nn.init.zeros_(self.gamma)
-            if self.output_layer:
-                self.conv_out.sample(self.std)
-        elif self.zeros_init:
-            self.last_layer.zero()
-        elif self.output_layer and self.conv_out.with_norm:
-            normal_init(self.conv_out.norm, std=self.std)
-        elif self.output_layer:
-            self.conv_out.sample(self.std)
-
-    @property
-    def last_layer(self) -> Pointwise:
-        """The output layer, or the value's where there is none."""
-        if self.output_layer:
-            return self.conv_out
-        value: Any = self.g
-        return value[0] if self.sub_sample is True else value
+        initialize_layers(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Add to every position what it attends to.

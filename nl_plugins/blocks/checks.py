@@ -44,6 +44,10 @@ def check_options(
         )
     if gate not in (None, 'scalar'):
         raise ValueError(f"gate must be None or 'scalar', got {gate!r}")
+    if output_layer not in (True, False):
+        raise ValueError(
+            f'output_layer must be None, True or False, but got {output_layer!r}'
+        )
     if norm_cfg and not output_layer:
         raise ValueError(
             'norm_cfg is that of the output layer, which a block has by default '

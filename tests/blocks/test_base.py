@@ -528,6 +528,7 @@ def test_the_layout_of_the_input_is_kept(ndim, layout):
         (dict(sub_sample=True, pool_size=(1, 2, 2)), r'2 integers .* \(1, 2, 2'),
         (dict(sub_sample=True, pool_size=0), 'pool_size must be 2 .* got 0'),
         (dict(mode='gaussian', share_query_key=True), 'share_query_key False'),
+        (dict(output_layer='conv'), "must be None, True or False, but got 'conv'"),
         (dict(output_layer=False, value_channels=6), r'in_channels \(24\).* got 6'),
         (dict(output_layer=False, norm_cfg=dict(type='BN')), 'output_layer True'),
         (
