@@ -360,9 +360,83 @@ def test_the_frames_of_c2d_are_those_at_the_place_of_the_block(path):
     cfg = load(path)
     frames = cfg.train_dataloader.dataset.pipeline[1].clip_len
     backbone = build_backbone(cfg)
+    if type(backbone).__name__ == 'ResNet3d':  # its tensors have a dimension for them
+        frames = None
     for block in backbone.modules():
         if isinstance(block, _NonLocalNd):
-            assert block.num_frames == frames // (1 if '-c2_' in path else 2)
+            assert block.num_frames == (
+                frames and frames // (1 if '-c2_' in path else 2)
+            )
+
+
+@pytest.mark.parametrize(
+    'path', [p for p in VIDEO if '32x2x1' in p and '/c2d/' in p and '-nl' not in p]
+)
+def test_c2d_of_32_frames_pools_pairs_of_frames(path):
+    # as the paper's video code; ResNet3d alone would see every fourth frame
+    cfg = load(path)
+    cfg.model.backbone.pretrained = None
+    backbone = MODELS.build(cfg.model.backbone)
+    backbone.train(False)
+    x = torch.randn(1, 3, 32, 32, 32)
+    seen = []
+    with torch.no_grad():
+        expected = backbone(x)
+        for frame in range(4):
+            changed = x.clone()
+            changed[:, :, frame] += 1
+            seen.append(not torch.equal(backbone(changed), expected))
+    assert seen == [True, False, True, False]
+
+
+LONG = [p for p in VIDEO if '8xb2-' in p]
+
+
+@pytest.mark.parametrize('path', LONG)
+def test_long_clips_fine_tune_the_model_of_short_clips(path):
+    # the settings of the paper's video code
+    cfg = load(path)
+    optimizer = dict(cfg.optim_wrapper.optimizer, _scope_=None)
+    assert optimizer == dict(
+        type='SGD',
+        lr=0.0025,
+        momentum=0.9,
+        weight_decay=0.0001,
+        nesterov=True,
+        _scope_=None,
+    )
+    assert cfg.optim_wrapper.clip_grad is None
+    (schedule,) = cfg.param_scheduler
+    assert cfg.train_cfg.max_epochs == schedule.end == 27
+    # 150k, 300k and 400k iterations of 16 of the code's 234643 clips
+    steps = [*schedule.milestones, schedule.end]
+    assert steps == [int(n * 16 / 234643) for n in (150_000, 300_000, 400_000)]
+    backbone = MODELS.build(cfg.model.backbone)
+    backbone.train()
+    blocks = tuple(f'{name}.' for name in find_blocks(backbone))
+    for name, module in backbone.named_modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            assert not module.training and not name.startswith(blocks or '\0')
+            assert not any(p.requires_grad for p in module.parameters())
+    # of the same depth and kind, without blocks
+    start = cfg.load_from.split('/')[-2]
+    assert '-nl-' not in start
+    assert (
+        start.split('_')[:2]
+        == Path(path).name.replace('-nl-5blocks', '').split('_')[:2]
+    )
+    assert ('8x8x1' in start) == ('32x4x1' in path)
+    if '://' in cfg.load_from:
+        config = f'mmaction::recognition/{path.split("/")[1]}/{start}.py'
+        assert cfg.load_from in [r.weights for r in published_results(config)]
+    else:
+        assert cfg.load_from == f'work_dirs/{start}/epoch_100.pth'
+        assert (
+            load_config(
+                str(ROOT / path).replace(Path(path).name, f'{start}.py')
+            ).train_cfg.max_epochs
+            == 100
+        )
 
 
 FINETUNE = [p for p in CONFIGS if '/finetune/' in p]

@@ -24,6 +24,8 @@ def describe_blocks(model: dict, path: str = '') -> Iterator[str]:
         if isinstance(blocks, dict):  # with names, of which some are removed
             blocks = filter(None, blocks.values())
         for block in blocks:
+            if _type_name(block).startswith('torch.'):
+                continue  # a layer, such as a pooling
             place = 'before' if 'before' in block else 'after'
             places = block[place]
             if not isinstance(places, str):

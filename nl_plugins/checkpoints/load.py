@@ -239,6 +239,17 @@ def check_checkpoint_exists(checkpoint: str) -> None:
         raise CheckpointNotFoundError(f"there is no checkpoint '{checkpoint}'")
 
 
+def check_start_exists(load_from: str) -> None:
+    """Check that the file of ``load_from`` exists, as the above."""
+    try:
+        check_checkpoint_exists(load_from)
+    except CheckpointNotFoundError as error:
+        raise CheckpointNotFoundError(
+            f'load_from: {error}; train its model first, or name another file: '
+            '--cfg-options load_from=PATH, or none: load_from=None'
+        ) from error
+
+
 def check_latest_checkpoint_exists(work_dir: str) -> None:
     """Check that the file named by ``last_checkpoint`` of a folder exists."""
     latest = find_latest_checkpoint(work_dir)

@@ -17,6 +17,7 @@ from ..checkpoints.load import (
     LoadFromHook,
     check_checkpoint_exists,
     check_latest_checkpoint_exists,
+    check_start_exists,
 )
 from ..compat.mmcv import replace_mmsyncbn
 from ..errors import OptionError
@@ -50,7 +51,8 @@ def train(
 
     Raises:
         DatasetNotFoundError: If data for training or validation is missing.
-        CheckpointNotFoundError: If there is no checkpoint ``resume``.
+        CheckpointNotFoundError: If there is no checkpoint ``resume``, or none
+            that the config's ``load_from`` names.
         CheckpointMismatchError: If the checkpoint to resume from is that of
             another model, or holds no training.
         OptionError: If the config does not support ``amp`` or
@@ -73,7 +75,7 @@ def train(
         check_checkpoint_exists(resume)
         cfg.resume, cfg.load_from = True, resume
     elif cfg.get('load_from'):
-        check_checkpoint_exists(cfg.load_from)
+        check_start_exists(cfg.load_from)
     with Start(cfg) as start, name_mistakes(cfg):
         runner = _build_runner(cfg)
         print_log(f'Versions: {installed_versions()}', logger='current')

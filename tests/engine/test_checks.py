@@ -50,8 +50,11 @@ def test_pretrained_file_that_is_not_there(toy):
 
 
 def test_load_from_of_no_file(toy, no_runner):
-    with pytest.raises(errors.CheckpointNotFoundError, match="'none.pth'"):
+    message = "load_from: .*'none.pth'; train its model first, .*load_from=None"
+    with pytest.raises(errors.CheckpointNotFoundError, match=message):
         engine.train(toy(load_from='none.pth'))
+    with pytest.raises(TypeError, match='NoneType'):  # goes on to the runner
+        engine.train(toy(load_from=None))
 
 
 def test_missing_folder(no_runner):

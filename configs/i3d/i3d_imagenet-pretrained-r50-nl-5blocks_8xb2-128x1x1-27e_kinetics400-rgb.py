@@ -1,6 +1,6 @@
 # as in the paper's video code: groups of four frames in res3, no norm in the
 # blocks, whose output layers start at zero
-_base_ = './i3d_imagenet-pretrained-r50_8xb8-128x1x1-100e_kinetics400-rgb.py'
+_base_ = './i3d_imagenet-pretrained-r50_8xb2-128x1x1-27e_kinetics400-rgb.py'
 custom_imports = dict(imports=['nl_plugins'], allow_failed_imports=False)
 model = dict(
     backbone=dict(
