@@ -1,5 +1,7 @@
 """Blocks and places, told from configs."""
 
+import torch
+
 from nl_plugins import DisentangledNonLocal2d, WithBlocks
 from nl_plugins.analysis.describe import describe_blocks
 
@@ -94,3 +96,15 @@ def test_blocks_with_names_are_described_without_the_removed_ones():
         blocks=dict(c3=None, c4=dict(type='nl_plugins.NonLocal2d', before='layer3.-1')),
     )
     assert list(describe_blocks(model)) == ['NonLocal2d before layer3.-1']
+
+
+def test_a_layer_of_pytorch_is_no_block():
+    pool = dict(type='torch.nn.MaxPool3d', kernel_size=(2, 1, 1), after='conv1')
+    nl = dict(type='nl_plugins.NonLocal3d', before='layer3.-1')
+    for blocks, found in (
+        ([pool], []),
+        (dict(pool=pool, nl=nl), ['NonLocal3d before layer3.-1']),
+        ([dict(pool, type=torch.nn.MaxPool3d)], []),
+    ):
+        model = dict(type='nl_plugins.WithBlocks', base='ResNet3d', blocks=blocks)
+        assert list(describe_blocks(model)) == found

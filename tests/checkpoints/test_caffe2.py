@@ -111,11 +111,11 @@ def sample_blobs(kind, width, kernel, inflate):
     }
 
 
-def forward(blobs, x, stride=1, padding=0):
+def forward(blobs, x, stride=1, padding=0, frames=1):
     """The network of the release, in float64, from the names alone.
 
-    With the stride in time of its first layer, and a padding of the pooling
-    after it.
+    With the stride in time of its first layer, and the padding and the frames
+    of the pooling after it.
     """
     blobs = {
         name: torch.tensor(value, dtype=torch.float64) for name, value in blobs.items()
@@ -135,7 +135,7 @@ def forward(blobs, x, stride=1, padding=0):
         return F.conv3d(x, weight, blobs.get(f'{name}_b'), stride or 1, padding)
 
     x = norm(convolve(x, 'conv1', stride, 2, 2), 'res_conv1_bn').relu()
-    x = F.max_pool3d(x, (1, 3, 3), (stride, 2, 2), (0, padding, padding))
+    x = F.max_pool3d(x, (frames, 3, 3), (stride, 2, 2), (0, padding, padding))
     for stage, number in enumerate(BLOCKS, start=2):
         for block in range(number):
             name = f'res{stage}_{block}'
@@ -213,25 +213,34 @@ def test_recognizer_computes_what_the_release_does(blobs, tmp_path):
     assert relative_error(scores, expected) < 1e-5
 
 
-def test_c2d_in_two_dimensions():
-    # As it is: MMAction2's C2D has the pooling of the release.
+@pytest.mark.parametrize(
+    'run, frames, options',
+    [
+        # MMAction2's C2D has the pooling of the release.
+        ('8xb32-8x8x1', 8, {}),
+        # ResNet3d pads it; it spans two frames, as that of the release.
+        ('8xb8-32x2x1', 32, dict(stride=2, padding=1, frames=2)),
+    ],
+)
+def test_c2d_as_it_is(run, frames, options):
     pytest.importorskip('mmaction')
     blobs = sample_blobs('batch norm', 64, 1, [[0] * n for n in BLOCKS])
     init_default_scope('mmaction')
     cfg = Config.fromfile(
         Path(__file__).parents[2]
         / 'configs/c2d'
-        / 'c2d_r50-in1k-pre-nl-5blocks_8xb32-8x8x1-100e_kinetics400-rgb.py'
+        / f'c2d_r50-in1k-pre-nl-5blocks_{run}-100e_kinetics400-rgb.py'
     )
     cfg.model.cls_head.num_classes = 5
     model = MODELS.build(cfg.model)
     model.train(False)
     del blobs['lr'], blobs['model_iter'], blobs['pred_w_momentum']
     convert(caffe2.convert_blobs(blobs), model)
-    x = torch.randn(1, 3, 8, 64, 64)
+    x = torch.randn(1, 3, frames, 64, 64, dtype=torch.float64)
+    model.double()
     with torch.no_grad():
         scores = model.cls_head(model.backbone(x))
-    assert relative_error(scores, forward(blobs, x.double())) < 1e-5
+    assert relative_error(scores, forward(blobs, x, **options)) < 1e-9
 
 
 def test_tool_converts_a_file(blobs, load_tool, tmp_path, monkeypatch, capsys):
