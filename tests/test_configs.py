@@ -209,6 +209,8 @@ BACKBONES = [
     'fcn/fcn_r50-d8-dnl-c4_4xb2-40k_cityscapes-512x1024.py',
     'c2d/c2d_r50-in1k-pre-nl-5blocks_8xb32-8x8x1-100e_kinetics400-rgb.py',
     'i3d/i3d_imagenet-pretrained-r50-nl-5blocks_8xb8-8x8x1-100e_kinetics400-rgb.py',
+    'i3d/i3d_imagenet-pretrained-r50-nl-5blocks_8xb2-32x4x1-27e_kinetics400-rgb.py',
+    'c2d/c2d_r50-in1k-pre-nl-5blocks_8xb8-32x2x1-100e_kinetics400-rgb.py',
     'slowonly/slowonly_imagenet-pretrained-r50-dnl-5blocks_8xb16-8x8x1-'
     'steplr-150e_kinetics400-rgb.py',
     'tsm/tsm_imagenet-pretrained-r50-nl-5blocks_8xb16-1x1x8-50e_kinetics400-rgb.py',

@@ -250,8 +250,12 @@ def check_start_exists(load_from: str) -> None:
         ) from error
 
 
-def check_latest_checkpoint_exists(work_dir: str) -> None:
-    """Check that the file named by ``last_checkpoint`` of a folder exists."""
+def check_latest_checkpoint_exists(work_dir: str) -> str | None:
+    """Find the file named by ``last_checkpoint`` of a folder, which must exist.
+
+    Returns:
+        str, optional: Its path, None if no checkpoint was written there.
+    """
     latest = find_latest_checkpoint(work_dir)
     if latest is not None and not os.path.isfile(latest):
         others = sorted(map(str, Path(work_dir).glob('*.pth')))
@@ -260,3 +264,4 @@ def check_latest_checkpoint_exists(work_dir: str) -> None:
             'exist. Name the checkpoint: --resume PATH, out of: '
             f'{", ".join(others) or "none"}'
         )
+    return latest

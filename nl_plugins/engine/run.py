@@ -39,8 +39,8 @@ def train(
     Args:
         cfg (Config): Config from :func:`nl_plugins.load_config`.
         resume (str, optional): Checkpoint to resume from, or ``'auto'`` for
-            the latest one in the work directory, if there is one. Defaults
-            to None.
+            the latest one in the work directory; without one the training
+            starts as without ``resume``. Defaults to None.
         amp (bool): Train with automatic mixed precision. Defaults to False.
         auto_scale_lr (bool): Scale the learning rate by the ratio of the
             batch size to ``auto_scale_lr.base_batch_size``. Defaults
@@ -68,8 +68,9 @@ def train(
         _use_auto_scale_lr(cfg)
     check_loops(cfg, 'train', 'val')
     check_datasets(cfg, 'train', 'val')
+    if resume == 'auto' and check_latest_checkpoint_exists(cfg.work_dir) is None:
+        resume = None  # the start is that of the config
     if resume == 'auto':
-        check_latest_checkpoint_exists(cfg.work_dir)
         cfg.resume, cfg.load_from = True, None
     elif resume is not None:
         check_checkpoint_exists(resume)

@@ -264,6 +264,20 @@ def test_resume_with_nothing_to_resume_starts(toy):
     assert torch.load('work/epoch_1.pth')['meta']['iter'] == 2
 
 
+def test_resume_with_nothing_to_resume_starts_from_load_from(toy, checkpoint):
+    Path(checkpoint).rename('other.pth')
+    Path('work/last_checkpoint').unlink()
+    trained = torch.load('other.pth')['state_dict']
+    options = dict(load_from='other.pth', train_cfg__max_epochs=1)
+    model = engine.train(
+        toy(optim_wrapper__optimizer__lr=0.0, **options), resume='auto'
+    )
+    assert torch.equal(model.state_dict()['head.weight'], trained['head.weight'])
+    Path('work/last_checkpoint').unlink()
+    with pytest.raises(errors.CheckpointNotFoundError, match='train its model first'):
+        engine.train(toy(**options | dict(load_from='none.pth')), resume='auto')
+
+
 def test_resume_from_a_checkpoint_that_is_gone(toy, checkpoint, no_runner):
     Path('work/last_checkpoint').write_text('work/epoch_7.pth')
     with pytest.raises(
