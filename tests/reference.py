@@ -36,6 +36,19 @@ def randomize(module: nn.Module, std: float = 0.3) -> nn.Module:
     return module
 
 
+def randomize_all(module: nn.Module) -> nn.Module:
+    """Give parameters and statistics of a network's usual size, always the same."""
+    generator = torch.Generator().manual_seed(3)
+    for name, value in sorted(module.state_dict().items()):
+        if value.dim() > 1:
+            value.normal_(0, (0.7 / value[0].numel()) ** 0.5, generator=generator)
+        elif name.endswith(('running_var', 'bn.weight')):
+            value.uniform_(0.5, 1.5, generator=generator)
+        elif value.is_floating_point():
+            value.normal_(0, 0.1, generator=generator)
+    return module
+
+
 def relative_error(actual: Tensor, expected: Tensor) -> float:
     """Largest difference, relative to the largest expected value."""
     scale = expected.abs().max().clamp(min=1e-30)

@@ -1,21 +1,19 @@
 """Convert a checkpoint to the model of another config.
 
 Takes checkpoints of upstream's models with non-local blocks (non_local=), of
-models with blocks of nl_plugins at the same places, and those of the paper's
-video code (.pkl of Caffe2, which is not needed).
+models with blocks of nl_plugins at the same places, and those that the code of
+the papers wrote (docs/checkpoints.md). Nothing of that code is needed.
 """
 
 import argparse
 from pathlib import Path
 
 import torch
-from mmengine.runner import CheckpointLoader
 
-from nl_plugins.checkpoints import caffe2
 from nl_plugins.checkpoints.convert import convert
 from nl_plugins.checkpoints.load import check_checkpoint_exists
+from nl_plugins.checkpoints.releases import read_release
 from nl_plugins.engine import build_model, command_line, load_config
-from nl_plugins.errors import CheckpointMismatchError, CheckpointNotFoundError
 
 
 def parse_args() -> argparse.Namespace:
@@ -46,24 +44,17 @@ def main() -> None:
             build_model(load_config(config)) if config else None
             for config in (args.config, args.source)
         )
-        if args.checkpoint.endswith('.pkl'):
-            if '://' in args.checkpoint:
-                raise CheckpointNotFoundError(
-                    f'download {args.checkpoint} first and name the file'
-                )
-            content = {}
-            state_dict = caffe2.convert_blobs(caffe2.read_blobs(args.checkpoint))
-        else:
-            content = CheckpointLoader.load_checkpoint(args.checkpoint, 'cpu')
-            if not isinstance(content, dict):
-                raise CheckpointMismatchError(
-                    f'{args.checkpoint} holds no parameters, but a '
-                    f'{type(content).__name__}'
-                )
-            state_dict = content.get('state_dict', content)
+        state_dict, meta, left_out = read_release(args.checkpoint)
         converted = convert(state_dict, target, source, args.checkpoint, args.config)
         args.out.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(dict(meta=content.get('meta', {}), state_dict=converted), args.out)
+        torch.save(dict(meta=meta, state_dict=converted), args.out)
+        parts = {key.split('.')[0] for key in converted}
+        left_out += [key for key in state_dict if key.split('.')[0] not in parts]
+        if left_out:
+            print(
+                f'left out ({len(left_out)}): {", ".join(left_out[:8])}'
+                + (', ...' if len(left_out) > 8 else '')
+            )
         command_line.report_written(f'{args.out} ({len(converted)} tensors)')
 
 

@@ -1,11 +1,10 @@
-"""Read checkpoints of the non-local paper's video code.
+"""Read checkpoints of Caffe2: pickled NumPy arrays under the names of blobs.
 
-Source: https://github.com/facebookresearch/video-nonlocal-net, whose models
-are pickled NumPy arrays under the names of Caffe2 blobs.
+Sources: https://github.com/facebookresearch/video-nonlocal-net, the non-local
+paper's video code, and the older models of PySlowFast.
 """
 
 import pickle
-import re
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +15,22 @@ from torch import Tensor
 from ..errors import CheckpointReadError
 from .arrays import STAND_INS
 from .convert import EPS
+from .renaming import Source
+from .slowfast import ONE_PATHWAY, TWO_PATHWAYS, swap_pathways
 
-_NORM = dict(s='weight', b='bias', rm='running_mean', riv='running_var')
-_BRANCHES = dict(
-    branch1='downsample', branch2a='conv1', branch2b='conv2', branch2c='conv3'
-)
 #: State of the training, which is not converted.
-_OTHER = re.compile(r'.*_momentum|lr|epoch|model_iter|weight_decay(_bn)?|ONE')
+_TRAINING = r'.*_momentum|lr|epoch|model_iter|weight_decay(_bn)?|ONE'
 
 
-def read_blobs(path: str | Path) -> dict[str, np.ndarray]:
+def read_blobs(path: str | Path) -> dict[str, Tensor]:
     """Read a pickle file of arrays, and refuse anything else in it.
 
     Args:
         path (str | Path): File of the release, written by Python 2.
 
     Returns:
-        dict[str, np.ndarray]: Parameters by the names of their blobs.
+        dict[str, Tensor]: Parameters and state of the training by the names
+        of their blobs.
 
     Raises:
         CheckpointReadError: If it is damaged or holds anything but arrays.
@@ -41,22 +39,18 @@ def read_blobs(path: str | Path) -> dict[str, np.ndarray]:
         try:
             content = _ArrayUnpickler(file, encoding='latin1').load()
             blobs = content.get('blobs', content)
-            return {
-                name: _to_array(value)
-                for name, value in blobs.items()
-                if not _OTHER.fullmatch(name)
-            }
+            return {name: _to_tensor(name, value) for name, value in blobs.items()}
         except Exception as error:  # a damaged file may raise anything
             raise CheckpointReadError(
                 f'{path} is no pickled dict of arrays: {type(error).__name__}: {error}'
             ) from error
 
 
-def _to_array(value: Any) -> np.ndarray:
+def _to_tensor(name: Any, value: Any) -> Tensor:
     array = np.asarray(value)
-    if array.dtype.kind not in 'biuf':
-        raise ValueError(f'a {type(value).__name__} is no array of numbers')
-    return array
+    if not isinstance(name, str) or array.dtype.kind not in 'biuf':
+        raise ValueError(f'{name!r}: a {type(value).__name__} is no array of numbers')
+    return torch.from_numpy(np.array(array, np.float32))
 
 
 class _ArrayUnpickler(pickle.Unpickler):
@@ -78,67 +72,55 @@ def _encode(text: str, encoding: str) -> bytes:
     return text.encode('latin1')
 
 
-def convert_blobs(blobs: dict[str, np.ndarray]) -> dict[str, Tensor]:
-    """Convert blobs to the state dict of one of MMAction2's recognizers.
-
-    An affine layer, the release's frozen batch norm, becomes the batch norm
-    that computes the same.
-
-    Args:
-        blobs (dict[str, np.ndarray]): Parameters by the names of their blobs.
-
-    Returns:
-        dict[str, Tensor]: State dict of a recognizer with ``ResNet3d``. Its
-        non-local blocks are after the residual blocks that the blobs name.
-
-    Raises:
-        CheckpointReadError: If a blob is not in a ResNet of the release.
-    """
-    state = {}
-    for name, array in blobs.items():
-        key = _convert_name(name)
-        state[key] = torch.from_numpy(np.array(array, np.float32))
-        if name.endswith('_bn_s') and f'{name[:-1]}rm' not in blobs:
-            norm = key.removesuffix('.weight')
-            state[f'{norm}.running_mean'] = torch.zeros(len(array))
-            state[f'{norm}.running_var'] = torch.full((len(array),), 1 - EPS)
-    return state
+def _add_statistics(state_dict: dict[str, Tensor]) -> None:
+    """Turn affine layers, frozen batch norms, into the norms that do the same."""
+    for key in [key for key in state_dict if key.endswith('.bn.weight')]:
+        norm = key.removesuffix('weight')
+        if f'{norm}running_mean' not in state_dict:
+            state_dict[f'{norm}running_mean'] = torch.zeros_like(state_dict[key])
+            state_dict[f'{norm}running_var'] = torch.full_like(state_dict[key], 1 - EPS)
 
 
-def _convert_name(name: str) -> str:
-    """The key of a blob in the state dict of a recognizer."""
-    classifier = re.fullmatch(r'pred_([wb])', name)
-    if classifier:
-        return f'cls_head.fc_cls.{_weight_or_bias(classifier[1])}'
-    stem = re.fullmatch(r'conv1_w|res_conv1_bn_(s|b|rm|riv)', name)
-    if stem:
-        return 'backbone.conv1.' + (
-            f'bn.{_NORM[stem[1]]}' if stem[1] else 'conv.weight'
-        )
-    layer = re.fullmatch(
-        r'res([2-5])_(\d+)_(branch1|branch2[abc])_(?:w|bn_(s|b|rm|riv))', name
-    )
-    if layer:
-        stage, block, branch, norm = layer.groups()
-        return f'backbone.layer{int(stage) - 1}.{block}.{_BRANCHES[branch]}.' + (
-            f'bn.{_NORM[norm]}' if norm else 'conv.weight'
-        )
-    non_local = re.fullmatch(
-        r'nonlocal_conv([2-5])_(\d+)_'
-        r'(?:(theta|phi|g|out)_([wb])|bn_(s|b|rm|riv))',
-        name,
-    )
-    if non_local:
-        stage, block, name, letter, norm = non_local.groups()
-        prefix = f'backbone.layer{int(stage) - 1}.{block}.non_local_block.'
-        if norm:
-            return f'{prefix}conv_out.bn.{_NORM[norm]}'
-        name = name.replace('out', 'conv_out')
-        return f'{prefix}{name}.conv.{_weight_or_bias(letter)}'
-    raise CheckpointReadError(
-        f'{name!r} is no parameter of a ResNet of video-nonlocal-net'
-    )
-
-
-def _weight_or_bias(letter: str) -> str:
-    return dict(w='weight', b='bias')[letter]
+_TABLE = (
+    (r'_bn_s$', '.bn.weight'),
+    (r'_bn_b$', '.bn.bias'),
+    (r'_bn_rm$', '.bn.running_mean'),
+    (r'_bn_riv$', '.bn.running_var'),
+    (r'_w$', '.conv.weight'),
+    (r'_b$', '.conv.bias'),
+    (r'^pred\.conv', 'cls_head.fc_cls'),
+    (r'^t_', 'pathway1.'),
+    (r'^(?=conv1|res|nonlocal)', 'pathway0.'),
+    (r'\.res_conv1\.', '.conv1.'),
+    *((rf'\.res{n + 1}_(\d+)_', rf'.layer{n}.\1.') for n in range(1, 5)),
+    (r'^pathway1\.pool1_subsample\.', 'pathway0.conv1_lateral.'),
+    (
+        r'^pathway1\.(layer\d)\.\d+\.branch2c_bn_subsample\.',
+        r'pathway0.\1_lateral.',
+    ),
+    (r'\.branch1\.', '.downsample.'),
+    *((rf'\.branch2{x}\.', f'.conv{n}.') for n, x in enumerate('abc', 1)),
+    *(
+        (rf'\.nonlocal_conv{n + 1}_(\d+)', rf'.layer{n}.\1.non_local_block')
+        for n in range(1, 5)
+    ),
+    (r'_block_(theta|phi|g)\.', r'_block.\1.'),
+    (r'_block(?:_out)?\.(conv|bn)\.', r'_block.conv_out.\1.'),
+)
+#: Names in files of the paper's video code, and of PySlowFast's older models.
+SOURCES = (
+    Source(
+        "PySlowFast's Caffe2 models",
+        't_conv1_w$',
+        _TABLE + TWO_PATHWAYS,
+        swap_pathways,
+        _TRAINING,
+    ),
+    Source(
+        'video-nonlocal-net and of PySlowFast',
+        'conv1_w$',
+        _TABLE + ONE_PATHWAY,
+        _add_statistics,
+        _TRAINING,
+    ),
+)

@@ -19,6 +19,7 @@ from reference import relative_error
 
 from nl_plugins.checkpoints import caffe2
 from nl_plugins.checkpoints.convert import convert
+from nl_plugins.checkpoints.releases import read_release
 from nl_plugins.errors import CheckpointReadError
 
 BLOCKS = (3, 4, 6, 3)
@@ -202,7 +203,7 @@ def recognizer():
 def test_recognizer_computes_what_the_release_does(blobs, tmp_path):
     path = tmp_path / 'model.pkl'
     path.write_bytes(python2_pickle(dict(blobs=blobs)))
-    state_dict = caffe2.convert_blobs(caffe2.read_blobs(path))
+    state_dict, _, _ = read_release(str(path))
     model = recognizer()
     convert(state_dict, model)
     x = torch.randn(2, 3, 16, 64, 64)
@@ -222,7 +223,7 @@ def test_recognizer_computes_what_the_release_does(blobs, tmp_path):
         ('8xb8-32x2x1', 32, dict(stride=2, padding=1, frames=2)),
     ],
 )
-def test_c2d_as_it_is(run, frames, options):
+def test_c2d_as_it_is(run, frames, options, tmp_path):
     pytest.importorskip('mmaction')
     blobs = sample_blobs('batch norm', 64, 1, [[0] * n for n in BLOCKS])
     init_default_scope('mmaction')
@@ -234,8 +235,10 @@ def test_c2d_as_it_is(run, frames, options):
     cfg.model.cls_head.num_classes = 5
     model = MODELS.build(cfg.model)
     model.train(False)
-    del blobs['lr'], blobs['model_iter'], blobs['pred_w_momentum']
-    convert(caffe2.convert_blobs(blobs), model)
+    (tmp_path / 'model.pkl').write_bytes(python2_pickle(blobs))
+    state_dict, _, left_out = read_release(f'{tmp_path}/model.pkl')
+    assert left_out == ['lr', 'model_iter', 'pred_w_momentum']
+    convert(state_dict, model)
     x = torch.randn(1, 3, frames, 64, 64, dtype=torch.float64)
     model.double()
     with torch.no_grad():
@@ -263,11 +266,12 @@ def test_tool_converts_a_file(blobs, load_tool, tmp_path, monkeypatch, capsys):
         ],
     )
     tool.main()
-    out = capsys.readouterr().out
-    assert out.startswith(f'written: {tmp_path}/new/model.pth (')
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == 'left out (3): lr, model_iter, pred_w_momentum'
+    assert second.startswith(f'written: {tmp_path}/new/model.pth (')
     saved = torch.load(tmp_path / 'new/model.pth')['state_dict']
     model = recognizer()
-    convert(caffe2.convert_blobs(caffe2.read_blobs(tmp_path / 'model.pkl')), model)
+    convert(read_release(f'{tmp_path}/model.pkl')[0], model)
     assert saved.keys() == model.state_dict().keys()
     assert all(
         torch.equal(saved[key], value) for key, value in model.state_dict().items()
@@ -286,9 +290,13 @@ def test_tool_converts_a_file(blobs, load_tool, tmp_path, monkeypatch, capsys):
         tool.main()
 
 
-def test_unknown_parameters_are_named():
-    with pytest.raises(CheckpointReadError, match="'res6_0_branch2a_w' is no"):
-        caffe2.convert_blobs(dict(res6_0_branch2a_w=np.zeros(1)))
+def test_unknown_parameters_are_named(tmp_path):
+    blobs = dict.fromkeys(['conv1_w', 'res6_0_branch2a_w', 'b_w'], np.zeros(1))
+    (tmp_path / 'model.pkl').write_bytes(pickle.dumps(blobs))
+    with pytest.raises(
+        CheckpointReadError, match=r'has \(2\): res6_0_branch2a_w, b_w$'
+    ):
+        read_release(f'{tmp_path}/model.pkl')
 
 
 class Evil:
