@@ -41,7 +41,7 @@ def randomize_all(module: nn.Module) -> nn.Module:
     generator = torch.Generator().manual_seed(3)
     for name, value in sorted(module.state_dict().items()):
         if value.dim() > 1:
-            value.normal_(0, (0.7 / value[0].numel()) ** 0.5, generator=generator)
+            value.normal_(0, (0.2 / value[0].numel()) ** 0.5, generator=generator)
         elif name.endswith(('running_var', 'bn.weight')):
             value.uniform_(0.5, 1.5, generator=generator)
         elif value.is_floating_point():
