@@ -29,7 +29,7 @@ _OPTIONS = dict(
     whiten=None,
 )
 #: Names of non-local blocks in their hosts.
-_CHILD = re.compile(r'non_local_block(?:_\d+)?')
+_CHILD = re.compile(r'(?:non_local|d?nl)_block(?:_\d+)?')
 #: What MMAction2's wrappers of a layer add to its keys.
 _WRAPPERS = re.compile(r'\.(net|block)(?=\.)')
 
@@ -49,8 +49,10 @@ def convert(
     module or after another. Convolutions over one frame are converted between
     two and three dimensions. The norm of a block's output layer is folded
     into the layer if the target has none; if only the target has one, it
-    becomes an identity. Parts of the target of which the state dict has no
-    key, such as the classifier, are left out.
+    becomes an identity. The gate of a block is folded into the output layer
+    if the target has no gate, and a bias that only the target has is 0. Parts
+    of the target of which the state dict has no key, such as the classifier,
+    are left out.
 
     Args:
         state_dict (Mapping[str, Tensor]): The state dict to convert.
@@ -100,6 +102,11 @@ def convert(
         converted[key] = value
     for prefix in prefixes.values():
         layer = f'{prefix}conv_out.'
+        _fold_gate(converted, prefix, expected)
+        for key in expected:
+            weight = re.sub('bias$', 'weight', key)
+            if key.startswith(prefix) and key not in converted and weight in converted:
+                converted[key] = torch.zeros_like(expected[key])
         if f'{layer}bn.weight' in expected:
             _fold_bias(converted, layer)
         elif f'{layer}bn.weight' in converted:
@@ -132,18 +139,22 @@ def _find_blocks(model: nn.Module) -> Iterator[tuple[str, str, str]]:
 
 
 def _blocks_in_keys(state_dict: Mapping[str, Tensor]) -> Iterator[tuple[str, str, str]]:
-    """The same of a state dict, whose blocks have upstream's side."""
+    """The same of a state dict, whose blocks have upstream's side.
+
+    A block in a ReLU is the place before it in a residual block.
+    """
     matches = (re.match(rf'(.*)\.({_CHILD.pattern})\.', k) for k in state_dict)
     for host, child in dict.fromkeys(m.group(1, 2) for m in matches if m):
-        yield host, child, 'after'
+        yield host, child, 'before' if host.endswith('.relu') else 'after'
 
 
 def _blocks_by_place(blocks: Iterator[tuple[str, str, str]]) -> dict[str, list[str]]:
     """Full names of blocks by place; before layer n is after layer n - 1."""
     places = defaultdict(list)
     for host, child, side in blocks:
-        parent, _, index = _WRAPPERS.sub('', f'{host}.')[:-1].rpartition('.')
-        place = f'{side} {parent}.{index}'
+        module = _WRAPPERS.sub('', f'{host}.')[:-1]
+        parent, _, index = module.rpartition('.')
+        place = f'{side} {module}'
         if side == 'before' and index.isdigit() and int(index):
             place = f'after {parent}.{int(index) - 1}'
         places[place].append(f'{host}.{child}')
@@ -159,6 +170,21 @@ def _describe(places: dict[str, list[str]]) -> str:
         )
         or 'none'
     )
+
+
+def _fold_gate(
+    state_dict: dict[str, Tensor], prefix: str, expected: Mapping[str, Tensor]
+) -> None:
+    """Fold the gate of a block into its output layer if the target has none.
+
+    A gate scales the pairwise term alone, so not beside a unary term.
+    """
+    gate, mask = f'{prefix}gamma', f'{prefix}conv_mask.weight'
+    weight = f'{prefix}conv_out.conv.weight'
+    if gate in expected or mask in state_dict:
+        return
+    if {gate, weight} <= state_dict.keys():
+        state_dict[weight] = state_dict[weight] * state_dict.pop(gate)
 
 
 def _fold_norm(state_dict: dict[str, Tensor], layer: str) -> None:

@@ -6,11 +6,11 @@ from mmengine.runner import CheckpointLoader
 from torch import Tensor
 
 from ..errors import CheckpointMismatchError, CheckpointNotFoundError
-from . import caffe2, slowfast
+from . import caffe2, dnl, slowfast
 from .load import check_checkpoint_exists
 from .renaming import rename
 
-SOURCES = (*caffe2.SOURCES, *slowfast.SOURCES)
+SOURCES = (*caffe2.SOURCES, *slowfast.SOURCES, *dnl.SOURCES)
 
 
 def read_release(path: str) -> tuple[dict[str, Tensor], dict[str, Any], list[str]]:
