@@ -143,8 +143,9 @@ def _blocks_in_keys(state_dict: Mapping[str, Tensor]) -> Iterator[tuple[str, str
 
     A block in a ReLU is the place before it in a residual block.
     """
-    matches = (re.match(rf'(.*)\.({_CHILD.pattern})\.', k) for k in state_dict)
-    for host, child in dict.fromkeys(m.group(1, 2) for m in matches if m):
+    matches = (re.match(rf'(?:(.*)\.)?({_CHILD.pattern})\.', k) for k in state_dict)
+    found = ((m[1] or '', m[2]) for m in matches if m)
+    for host, child in dict.fromkeys(found):
         yield host, child, 'before' if host.endswith('.relu') else 'after'
 
 
@@ -157,7 +158,7 @@ def _blocks_by_place(blocks: Iterator[tuple[str, str, str]]) -> dict[str, list[s
         place = f'{side} {module}'
         if side == 'before' and index.isdigit() and int(index):
             place = f'after {parent}.{int(index) - 1}'
-        places[place].append(f'{host}.{child}')
+        places[place].append(f'{host}.{child}'.lstrip('.'))
     return dict(places)
 
 

@@ -137,11 +137,14 @@ def _check_calls(calls: list[Call], insertion: Insertion) -> tuple[int | None, .
         raise InsertionError(_repeated_message(place, len(calls)))
     shapes = [_tensor_shape(call, insertion) for call in calls]
     axis = insertion.channel_axis
+    if insertion.channels:
+        shapes = [s for s in shapes if s[axis] == insertion.channels] or shapes
     for shape in shapes[1:]:
         if len(shape) != len(shapes[0]) or shape[axis] != shapes[0][axis]:
             raise InsertionError(
                 f'{place}: the {len(shapes)} calls have tensors with different '
-                f'channels or dimensions, {_format(shapes[0])} and {_format(shape)}'
+                f'channels or dimensions, {_format(shapes[0])} and {_format(shape)}; '
+                'in_channels= chooses those with these channels'
             )
     return shapes[0]
 
@@ -229,7 +232,9 @@ def attach_block(base: nn.Module, insertion: Insertion, block: nn.Module) -> str
         number += 1
         child = f'{first}_{number}'
     target.add_module(child, block)
-    arguments = child, insertion.place, insertion.item
+    channels = insertion.channels
+    only = (insertion.channel_axis, channels) if channels else None
+    arguments = child, insertion.place, only, insertion.item
     if insertion.side == 'before':
         target.register_forward_pre_hook(partial(_run_before, *arguments))
     else:
@@ -238,28 +243,42 @@ def attach_block(base: nn.Module, insertion: Insertion, block: nn.Module) -> str
 
 
 def _run_before(
-    child: str, place: str, item: int | str | None, module: nn.Module, args: tuple
+    child: str,
+    place: str,
+    only: tuple[int, int] | None,
+    item: int | str | None,
+    module: nn.Module,
+    args: tuple,
 ) -> tuple:
     if not args:
         raise InsertionError(_no_tensor_message(place))
-    return _run_block(module, child, place, item or 0, args)
+    return _run_block(module, child, place, only, item or 0, args)
 
 
 def _run_after(
     child: str,
     place: str,
+    only: tuple[int, int] | None,
     item: int | str | None,
     module: nn.Module,
     args: tuple,
     output: Any,
 ) -> Any:
-    return _run_block(module, child, place, item, output)
+    return _run_block(module, child, place, only, item, output)
 
 
 def _run_block(
-    module: nn.Module, child: str, place: str, item: Any, values: Any
+    module: nn.Module,
+    child: str,
+    place: str,
+    only: tuple[int, int] | None,
+    item: Any,
+    values: Any,
 ) -> Any:
-    """Replace a tensor, or an item of several values, by the block's output."""
+    """Replace a tensor, or an item of several values, by the block's output.
+
+    With ``only``, an axis and its size, tensors of another size are left.
+    """
     x = values
     if item is not None:
         try:
@@ -268,10 +287,14 @@ def _run_block(
             x = None
     block = getattr(module, child)
     if isinstance(x, Proxy):  # of torch.fx, for which a block is one node
+        if only:
+            raise InsertionError(f'{place}: torch.fx does not know which call this is')
         tracer: Any = x.tracer
         path = tracer.path_of_module(block)
         y = tracer.create_proxy('call_module', path, (x,), {})
     elif isinstance(x, Tensor):
+        if only and x.shape[only[0]] != only[1]:
+            return values
         _count_call(block, place)
         y = block(x)
     else:

@@ -47,6 +47,11 @@ class Insertion(NamedTuple):
         return f'{self.side}={(self.path or self.target)!r}'
 
     @property
+    def channels(self) -> int | None:
+        """The channels of the calls that a block with ``per_call`` is for."""
+        return self.block_args.get('in_channels') if self.per_call else None
+
+    @property
     def channel_axis(self) -> int:
         """The dimension of the tensor's channels."""
         return (self.layout or 'BC').index('C')

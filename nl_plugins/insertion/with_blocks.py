@@ -64,7 +64,9 @@ def WithBlocks(
               receives (``before``, 0 by default) or returns (``after``)
               several values.
             - ``per_call=True``: one block for a place that runs several
-              times per forward, such as a head that levels share.
+              times per forward, such as a head that levels share; with
+              ``in_channels`` only in the calls with these channels, such
+              as the last ReLU of a residual block.
             - ``frozen=False``: trains the block in a frozen stage; True
               freezes it anywhere. By default it is frozen with its stage.
         freeze_base (bool): Whether only blocks are trained, these and those

@@ -266,3 +266,216 @@ def test_segmentors_compute_what_the_release_does(name, deep, tmp_path):
         expected = getattr(reference, 'module', reference)(x)
     for y, z in zip(actual, expected, strict=True):
         assert relative_error(y, z) < 1e-5
+
+
+# Detection -------------------------------------------------------------------
+
+
+class ActivatedNorm(nn.Module):
+    """inplace_abn's norm without an activation: no counter, and ``|weight|``."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.register_buffer('running_mean', torch.zeros(channels))
+        self.register_buffer('running_var', torch.ones(channels))
+
+    def forward(self, x):
+        return nn.functional.batch_norm(
+            x, self.running_mean, self.running_var, self.weight.abs() + 1e-5, self.bias
+        )
+
+
+class ConvNorm(nn.Module):
+    def __init__(self, channels, out, kernel, norm):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, out, kernel, padding=kernel // 2, bias=False)
+        self.bn = norm(out)
+
+    def forward(self, x):
+        return self.bn(self.conv(x))
+
+
+class PlainBlock(nn.Module):
+    """MMDetection 1.x's non-local block with ``fixbug=True``."""
+
+    def __init__(self, channels, inner):
+        super().__init__()
+        for name, sizes in dict(
+            g=(channels, inner),
+            theta=(channels, inner),
+            phi=(channels, inner),
+            conv_out=(inner, channels),
+        ).items():
+            layer = nn.Module()
+            layer.conv = nn.Conv2d(*sizes, 1)
+            self.add_module(name, layer)
+
+    def forward(self, x):
+        query, key, value = (
+            layer.conv(x).flatten(2) for layer in (self.theta, self.phi, self.g)
+        )
+        weights = (query.mT @ key / query.shape[1] ** 0.5).softmax(2)
+        return x + self.conv_out.conv((value @ weights.mT).unflatten(2, x.shape[2:]))
+
+
+class Detector(nn.Module):
+    """Mask R-CNN as 1.x names it, with 4 convolutions in the box head."""
+
+    def __init__(self, width, classes, blocks, norm):
+        super().__init__()
+        self.backbone, self.neck = nn.Module(), nn.Module()
+        self.rpn_head, self.bbox_head, self.mask_head = (nn.Module() for _ in range(3))
+        self.backbone.conv1 = nn.Conv2d(3, width, 7, 2, 3, bias=False)
+        self.backbone.bn1 = norm(width)
+        for i, stage in enumerate(stages(width, width, False, blocks, norm), start=1):
+            self.backbone.add_module(f'layer{i}', stage)
+        inner = 8
+        self.neck.lateral_convs = nn.ModuleList(
+            ConvNorm(4 * width * 2**i, inner, 1, norm) for i in range(4)
+        )
+        self.neck.fpn_convs = nn.ModuleList(
+            ConvNorm(inner, inner, 3, norm) for _ in range(4)
+        )
+        self.rpn_head.rpn_conv = nn.Conv2d(inner, inner, 3, padding=1)
+        self.rpn_head.rpn_cls = nn.Conv2d(inner, 3, 1)
+        self.rpn_head.rpn_reg = nn.Conv2d(inner, 12, 1)
+        self.bbox_head.shared_convs = nn.ModuleList(
+            ConvNorm(inner, inner, 3, norm) for _ in range(4)
+        )
+        self.bbox_head.shared_fcs = nn.ModuleList([nn.Linear(49 * inner, 16)])
+        self.bbox_head.fc_cls = nn.Linear(16, classes + 1)
+        self.bbox_head.fc_reg = nn.Linear(16, 4 * (classes + 1))
+        self.mask_head.convs = nn.ModuleList(
+            ConvNorm(inner, inner, 3, norm) for _ in range(4)
+        )
+        self.mask_head.upsample = nn.ConvTranspose2d(inner, inner, 2, 2)
+        self.mask_head.conv_logits = nn.Conv2d(inner, classes + 1, 1)
+
+    def pyramid(self, x):
+        x = self.backbone.bn1(self.backbone.conv1(x)).relu()
+        x = nn.functional.max_pool2d(x, 3, 2, 1)
+        laterals = []
+        for i, lateral in enumerate(self.neck.lateral_convs, start=1):
+            x = self.backbone.get_submodule(f'layer{i}')(x)
+            laterals.append(lateral(x))
+        for i in (3, 2, 1):
+            laterals[i - 1] = laterals[i - 1] + nn.functional.interpolate(
+                laterals[i], scale_factor=2
+            )
+        return [conv(x) for conv, x in zip(self.neck.fpn_convs, laterals)]
+
+    def proposals(self, x):
+        x = self.rpn_head.rpn_conv(x).relu()
+        return self.rpn_head.rpn_cls(x), self.rpn_head.rpn_reg(x)
+
+    def boxes(self, rois):
+        """Scores, and boxes of the classes, without the background's."""
+        for conv in self.bbox_head.shared_convs:
+            rois = conv(rois).relu()
+        x = self.bbox_head.shared_fcs[0](rois.flatten(1)).relu()
+        scores, boxes = self.bbox_head.fc_cls(x), self.bbox_head.fc_reg(x)
+        return torch.cat([scores[:, 1:], scores[:, :1]], 1), boxes[:, 4:]
+
+    def masks(self, rois):
+        for conv in self.mask_head.convs:
+            rois = conv(rois).relu()
+        x = self.mask_head.upsample(rois).relu()
+        return self.mask_head.conv_logits(x)[:, 1:]
+
+
+def dnl(channels):
+    block = Block(channels, channels // 4, (2,), temperature=0.05, unary=True)
+    return 'nl_gc_block', block
+
+
+def nl(channels):
+    return 'nonlocal_block', PlainBlock(channels, channels // 4)
+
+
+#: Config, and the blocks after a stage's residual blocks.
+DETECTORS = {
+    'r50': (None, {}),
+    'r50-nl-c4': (nl, {3: (4,)}),
+    'r50-dnl-c4': (dnl, {3: (4,)}),
+    'r50-dnl-c4-c5all': (dnl, {3: (4,), 4: (0, 1, 2)}),
+}
+
+
+@pytest.mark.parametrize('norm', [ActivatedNorm, nn.BatchNorm2d])
+@pytest.mark.parametrize('name', DETECTORS)
+def test_detectors_compute_what_the_release_does(name, norm, tmp_path):
+    pytest.importorskip('mmdet')
+    width, classes = 4, 5
+    make_block, places = DETECTORS[name]
+    blocks = {
+        (stage, i): make_block(2 ** (stage + 1) * width)
+        for stage, numbers in places.items()
+        for i in numbers
+    }
+    reference = randomize_all(Detector(width, classes, blocks, norm)).eval()
+    content = dict(
+        meta=dict(epoch=12),
+        state_dict=reference.state_dict(),
+        optimizer=dict(state={}, param_groups=[]),
+    )
+    torch.save(content, tmp_path / 'model.pth')
+
+    init_default_scope('mmdet')
+    cfg = Config.fromfile(
+        CONFIGS / f'mask_rcnn/mask-rcnn_{name}_fpn_syncbn-4conv1fc_1x_coco.py'
+    ).model
+    norm_cfg = dict(type='BN')
+    cfg.backbone.update(base_channels=width, norm_cfg=norm_cfg, init_cfg=None)
+    if blocks:
+        # As in the release: before the ReLU that ends a residual block.
+        block = cfg.backbone.blocks[0]
+        del block['before']
+        cfg.backbone.blocks = [
+            block
+            | dict(
+                before=[f'layer{stage}.{i}.relu' for i in numbers],
+                in_channels=2 ** (stage + 1) * width,
+                per_call=True,
+            )
+            for stage, numbers in places.items()
+        ]
+    cfg.neck.update(
+        in_channels=[4 * width * 2**i for i in range(4)],
+        out_channels=8,
+        norm_cfg=norm_cfg,
+    )
+    cfg.rpn_head.update(in_channels=8, feat_channels=8)
+    cfg.roi_head.bbox_head.update(
+        in_channels=8, conv_out_channels=8, fc_out_channels=16, num_classes=classes
+    )
+    cfg.roi_head.mask_head.update(
+        in_channels=8, conv_out_channels=8, num_classes=classes
+    )
+    cfg.roi_head.bbox_head.norm_cfg = cfg.roi_head.mask_head.norm_cfg = norm_cfg
+    model = MODELS.build(cfg).double().eval()
+    state_dict, meta, left_out = read_release(f'{tmp_path}/model.pth')
+    assert left_out == ['optimizer'] and meta == dict(epoch=12)
+    converted = convert(state_dict, model)
+    assert converted.keys() == model.state_dict().keys()
+    reference.double()
+    x = torch.randn(1, 3, 64, 96, dtype=torch.float64)
+    rois = torch.randn(2, 8, 7, 7, dtype=torch.float64)
+    with torch.no_grad():
+        pyramid = model.neck(model.backbone(x))[:4]
+        actual = [
+            *pyramid,
+            *model.rpn_head.forward_single(pyramid[0]),
+            *model.roi_head.bbox_head(rois),
+            model.roi_head.mask_head(rois),
+        ]
+        pyramid = reference.pyramid(x)
+        expected = [
+            *pyramid,
+            *reference.proposals(pyramid[0]),
+            *reference.boxes(rois),
+            reference.masks(rois),
+        ]
+    for y, z in zip(actual, expected, strict=True):
+        assert y.shape == z.shape and relative_error(y, z) < 1e-5

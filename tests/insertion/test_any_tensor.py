@@ -191,6 +191,32 @@ def test_calls_with_other_channels_cannot_share_a_block():
         insert(Two(), type=NonLocal2d, after='act', per_call=True)
 
 
+@pytest.mark.parametrize('side', ['before', 'after'])
+def test_channels_choose_the_calls_of_a_shared_block(side):
+    class Residual(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv1, self.conv2 = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 8, 1)
+            self.relu = nn.ReLU(inplace=True)
+
+        def forward(self, x):
+            return self.relu(self.conv2(self.relu(self.conv1(x))))
+
+    plain = Residual()
+    cfg = dict(type=NonLocal2d, per_call=True, in_channels=8, zeros_init=False, std=0.5)
+    model, block = insert(copy.deepcopy(plain), **cfg, **{side: 'relu'})
+    again = copy.deepcopy(model)
+    x = torch.randn(2, 3, 5, 6)
+    y = plain.conv2(plain.conv1(x).relu())
+    expected = block(y).relu() if side == 'before' else block(y.relu())
+    for copied in model, again, torch.fx.symbolic_trace(model):
+        torch.testing.assert_close(copied(x), expected)
+    model(x).sum().backward()
+    assert block.g.conv.weight.grad.abs().sum() > 0
+    with pytest.raises(ValueError, match='different channels .* in_channels='):
+        insert(copy.deepcopy(plain), **cfg | dict(in_channels=5), after='relu')
+
+
 def test_an_item_that_is_missing_in_the_first_forward_is_named():
     class Head(nn.Module):  # runs on a list, so its calls are unknown
         def __init__(self):
