@@ -2,6 +2,7 @@
 
 import copy
 import math
+import re
 from types import MethodType
 
 import torch
@@ -36,17 +37,23 @@ def randomize(module: nn.Module, std: float = 0.3) -> nn.Module:
     return module
 
 
-def randomize_all(module: nn.Module) -> nn.Module:
-    """Give parameters and statistics of a network's usual size, always the same."""
+def randomize_all(network: nn.Module, attention: float = 0.3) -> nn.Module:
+    """Give parameters and statistics of a usual size, always the same.
+
+    ``attention`` is the gain of queries and keys, by the names that released
+    checkpoints give them.
+    """
     generator = torch.Generator().manual_seed(3)
-    for name, value in sorted(module.state_dict().items()):
+    for name, value in sorted(network.state_dict().items()):
         if value.dim() > 1:
-            value.normal_(0, (0.2 / value[0].numel()) ** 0.5, generator=generator)
-        elif name.endswith(('running_var', 'bn.weight')):
+            gain = attention if re.search('theta|phi|query|key', name) else 1
+            std = gain / value[0].numel() ** 0.5
+            value.normal_(0, std, generator=generator)
+        elif name.endswith(('running_var', 'weight', 'gamma')):
             value.uniform_(0.5, 1.5, generator=generator)
         elif value.is_floating_point():
             value.normal_(0, 0.1, generator=generator)
-    return module
+    return network
 
 
 def relative_error(actual: Tensor, expected: Tensor) -> float:
