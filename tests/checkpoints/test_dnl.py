@@ -1,5 +1,9 @@
-"""Checkpoints of the DNL paper's code, written out from its modules' names."""
+"""Checkpoints of the DNL paper's code, written out from its modules' names.
 
+And those of MMDetection 2.x, with blocks in the branch of a residual block.
+"""
+
+import re
 from pathlib import Path
 
 import pytest
@@ -81,7 +85,7 @@ class Residual(nn.Module):
                 nn.Conv2d(channels, 4 * planes, 1, stride, bias=False),
                 norm(4 * planes),
             )
-        self.block = block and block[0]
+        self.block, self.after_conv3 = block and block[0], False
         if block:
             self.add_module(*block)
 
@@ -89,8 +93,10 @@ class Residual(nn.Module):
         y = self.bn1(self.conv1(x)).relu()
         y = self.bn2(self.conv2(y)).relu()
         y = self.bn3(self.conv3(y))
+        if self.block and self.after_conv3:
+            y = getattr(self, self.block)(y)
         y = y + (self.downsample(x) if hasattr(self, 'downsample') else x)
-        if self.block:
+        if self.block and not self.after_conv3:
             y = getattr(self, self.block)(y)
         return y.relu()
 
@@ -482,3 +488,41 @@ def test_detectors_compute_what_the_release_does(name, norm, tmp_path):
         ]
     for y, z in zip(actual, expected, strict=True):
         assert y.shape == z.shape and relative_error(y, z) < 1e-5
+
+
+def test_detectors_compute_what_mmdetection_2_does(tmp_path):
+    pytest.importorskip('mmdet')
+    width = 4
+    blocks = {(3, i): ('nonlocal_block', PlainBlock(64, 32)) for i in range(6)}
+    reference = randomize_all(Detector(width, 5, blocks, nn.BatchNorm2d)).eval()
+    for block in reference.backbone.layer3:
+        block.after_conv3 = True
+    state = {
+        re.sub('^(bbox|mask)_head', r'roi_head.\1_head', key): value
+        for key, value in reference.state_dict().items()
+        if not re.search('fc_(cls|reg)|conv_logits', key)
+    }
+    content = dict(meta=dict(mmdet_version='2.28.2'), state_dict=state)
+    torch.save(content, tmp_path / 'model.pth')
+    init_default_scope('mmdet')
+    cfg = Config.fromfile(
+        CONFIGS / 'mask_rcnn/mask-rcnn_r50_fpn_syncbn-4conv1fc_1x_coco.py'
+    ).model.backbone
+    cfg.update(base_channels=width, norm_cfg=dict(type='BN'), init_cfg=None)
+    cfg.plugins = [
+        dict(
+            cfg=dict(type='nl_plugins.NonLocal2d'),
+            stages=(False, False, True, False),
+            position='after_conv3',
+        )
+    ]
+    model = nn.ModuleDict(dict(backbone=MODELS.build(cfg))).double().eval()
+    convert(read_release(f'{tmp_path}/model.pth')[0], model)
+    x = torch.randn(1, 3, 64, 96, dtype=torch.float64)
+    with torch.no_grad():
+        actual = model.backbone(x)[-1]
+        x = reference.double().backbone.bn1(reference.backbone.conv1(x)).relu()
+        x = nn.functional.max_pool2d(x, 3, 2, 1)
+        for i in range(1, 5):
+            x = reference.backbone.get_submodule(f'layer{i}')(x)
+    assert relative_error(actual, x) < 1e-5

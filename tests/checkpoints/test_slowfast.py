@@ -1,4 +1,7 @@
-"""Checkpoints of PySlowFast, written out from the names of its modules."""
+"""Checkpoints of PySlowFast, written out from the names of its modules.
+
+And those of MMAction2 0.x, whose I3D is the same network under other names.
+"""
 
 import pickle
 import re
@@ -24,16 +27,21 @@ WIDTH = 8
 class NonLocal(nn.Module):
     def __init__(self, channels, mode):
         super().__init__()
-        self.mode = mode
+        self.mode, self.pools_last = mode, False
         for name in 'theta', 'phi', 'g':
             self.add_module(f'conv_{name}', nn.Conv3d(channels, channels // 2, 1))
         self.conv_out = nn.Conv3d(channels // 2, channels, 1)
         self.bn = nn.BatchNorm3d(channels)
 
     def forward(self, x):
-        pooled = nn.functional.max_pool3d(x, (1, 2, 2))
+        def pool(x):
+            return nn.functional.max_pool3d(x, (1, 2, 2))
+
         query = self.conv_theta(x).flatten(2)
-        key, value = self.conv_phi(pooled).flatten(2), self.conv_g(pooled).flatten(2)
+        key, value = (
+            pool(layer(x)).flatten(2) if self.pools_last else layer(pool(x)).flatten(2)
+            for layer in (self.conv_phi, self.conv_g)
+        )
         weights = query.mT @ key
         if self.mode == 'softmax':
             weights = (weights / query.shape[1] ** 0.5).softmax(2)
@@ -338,3 +346,63 @@ def test_other_models_of_pyslowfast_are_refused_by_name(tmp_path):
         CheckpointReadError, match=r'PySlowFast, .* \(1\): s5.head.se.fc1.weight$'
     ):
         read_release(f'{tmp_path}/model.pyth')
+
+
+# MMAction2 0.x ---------------------------------------------------------------
+
+
+def mmaction_name(key):
+    """The key in MMAction2 0.x, with pooling after key and value."""
+    if key.startswith('head'):
+        return key.replace('head.projection', 'cls_head.fc_cls')
+    stage, layer = re.fullmatch(r's(\d)\.pathway0_(.*)', key).groups()
+    name = f'backbone.layer{int(stage) - 1}.'
+    if layer.startswith('stem'):
+        return f'backbone.conv1{layer[4:]}'
+    if layer.startswith('nonlocal'):
+        block, layer, kind = re.fullmatch(
+            r'nonlocal(\d+)\.(\w+)\.(\w+)', layer
+        ).groups()
+        layer = dict(
+            conv_theta='theta.conv',
+            conv_phi='phi.0.conv',
+            conv_g='g.0.conv',
+            conv_out='conv_out.conv',
+            bn='conv_out.bn',
+        )[layer]
+        return f'{name}{block}.non_local_block.{layer}.{kind}'
+    block, branch, kind = re.fullmatch(
+        r'res(\d+)\.branch(1|2\.[abc])(.*)', layer
+    ).groups()
+    branch = {'1': 'downsample', '2.a': 'conv1', '2.b': 'conv2', '2.c': 'conv3'}[branch]
+    kind = kind.removeprefix('_') if '_bn' in kind else f'conv{kind}'
+    return f'{name}{block}.{branch}.{kind}'
+
+
+def test_recognizers_compute_what_mmaction2_0_does(tmp_path):
+    pytest.importorskip('mmaction')
+    reference = PySlowFast(mode='softmax', **I3D).eval()
+    randomize_all(reference)
+    for module in reference.modules():
+        if isinstance(module, NonLocal):
+            module.pools_last, module.conv_out.bias = True, None
+    state = {mmaction_name(key): v for key, v in reference.state_dict().items()}
+    content = dict(
+        meta=dict(mmaction_version='0.24.1', epoch=100, config='model = dict()'),
+        state_dict=state,
+        optimizer=dict(state={}, param_groups=[]),
+    )
+    torch.save(content, tmp_path / 'model.pth')
+    init_default_scope('mmaction')
+    cfg = i3d()
+    cfg.backbone.blocks[0].sub_sample = True
+    model = MODELS.build(cfg).double().eval()
+    state_dict, meta, left_out = read_release(f'{tmp_path}/model.pth')
+    assert meta == content['meta'] and left_out == ['optimizer']
+    converted = convert(state_dict, model)
+    assert converted.keys() == model.state_dict().keys()
+    x = torch.randn(1, 3, 8, 64, 64, dtype=torch.float64)
+    with torch.no_grad():
+        scores = model.cls_head(model.backbone(x))
+        expected = reference.double()([x])
+    assert relative_error(scores, expected) < 1e-5
