@@ -9,6 +9,7 @@ import argparse
 from pathlib import Path
 
 import torch
+from mmengine.config import DictAction
 
 from nl_plugins.checkpoints.convert import convert
 from nl_plugins.checkpoints.load import check_checkpoint_exists
@@ -19,7 +20,7 @@ from nl_plugins.engine import build_model, command_line, load_config
 def parse_args() -> argparse.Namespace:
     parser = command_line.make_parser(
         __doc__,
-        'python tools/convert_checkpoint.py i3d_nonlocal_8x8_IN_pretrain_400k.pkl \\\n'
+        'python tools/convert_checkpoint.py I3D_NLN_8x8_R50.pkl \\\n'
         '    nl_plugins::i3d/i3d_imagenet-pretrained-r50-nl-5blocks_'
         '8xb8-8x8x1-100e_kinetics400-rgb.py \\\n'
         '    i3d_nl.pth',
@@ -33,6 +34,13 @@ def parse_args() -> argparse.Namespace:
         help='path or name of the config that the checkpoint was trained '
         'with; needed where blocks were placed with before=',
     )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='override settings of the config',
+    )
     return parser.parse_args()
 
 
@@ -40,10 +48,8 @@ def main() -> None:
     args = parse_args()
     with command_line.report_errors():
         check_checkpoint_exists(args.checkpoint)
-        target, source = (
-            build_model(load_config(config)) if config else None
-            for config in (args.config, args.source)
-        )
+        target = build_model(load_config(args.config, args.cfg_options))
+        source = build_model(load_config(args.source)) if args.source else None
         state_dict, meta, left_out = read_release(args.checkpoint)
         converted = convert(state_dict, target, source, args.checkpoint, args.config)
         args.out.parent.mkdir(parents=True, exist_ok=True)

@@ -196,7 +196,6 @@ SLOWFAST_MODEL = dict(
             conv1_kernel=(1, 7, 7),
             conv1_stride_t=1,
             pool1_stride_t=1,
-            with_pool2=False,
             inflate=(0, 0, 1, 1),
         ),
         fast_pathway=dict(
@@ -208,7 +207,6 @@ SLOWFAST_MODEL = dict(
             conv1_kernel=(5, 7, 7),
             conv1_stride_t=1,
             pool1_stride_t=1,
-            with_pool2=False,
         ),
         blocks=[
             dict(
