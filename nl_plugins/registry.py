@@ -11,21 +11,25 @@ from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import Registry
 
-#: Models that are registered when they are used: they need MMSegmentation.
-HEADS = 'NLHead', 'DNLHead'
+#: Modules of the models for MMSegmentation, which are registered on use.
+FOR_MMSEG = {
+    'NLHead': 'toolboxes.mmseg_heads',
+    'DNLHead': 'toolboxes.mmseg_heads',
+    'OHEMCrossEntropyLoss': 'toolboxes.mmseg_losses',
+}
 #: Modules of the names which need a toolbox or matplotlib, imported on use.
-LAZY = dict.fromkeys(HEADS, 'toolboxes.mmseg_heads') | {
+LAZY = FOR_MMSEG | {
     'compare': 'analysis.comparison.report',
     'show_attention': 'visualization.attention',
 }
 
 
 class _LazyRegistry(Registry):
-    """A registry that imports the modules of ``HEADS`` when they are used."""
+    """A registry that imports the modules of ``FOR_MMSEG`` on use."""
 
     def get(self, key: str) -> Any:
         name = key.rpartition('.')[2]
-        if name in HEADS:
+        if name in FOR_MMSEG:
             import_module(f'{__package__}.{LAZY[name]}')
         return super().get(key)
 
@@ -43,7 +47,7 @@ def registered() -> dict[str, Any]:
 
     Returns:
         dict[str, Any]: Classes and functions by their names, and by their names
-        with the scope. The ``HEADS`` are there once they were used.
+        with the scope. Those of ``FOR_MMSEG`` are there once they were used.
     """
     registries = [r for r in vars(mmengine.registry).values() if type(r) is Registry]
     found = {}

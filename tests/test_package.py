@@ -33,12 +33,12 @@ block = nl_plugins.DisentangledNonLocal3d(4)
 
 
 def test_public_names_are_registered():
-    models = ['NLHead', 'DNLHead'] + [
+    models = ['NLHead', 'DNLHead', 'OHEMCrossEntropyLoss'] + [
         name
         for name in nl_plugins.__all__
         if name.endswith(('1d', '2d', '3d', 'WithBlocks'))
     ]
-    assert len(models) == 9
+    assert len(models) == 10
     for name in models:
         assert nl_plugins.MODELS.get(f'nl_plugins.{name}') is getattr(nl_plugins, name)
     assert nl_plugins.HOOKS.get('nl_plugins.UpgradeNonLocalHook') is (

@@ -6,7 +6,7 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 
 from ...engine.config import load_config
-from ...registry import HEADS, registered
+from ...registry import FOR_MMSEG, registered
 from .runs import Run, config_name, model_differences
 
 
@@ -44,7 +44,7 @@ class Variant:
         """
         cfg = load_config(self.config)
         if self.model is not None:
-            names = {*registered(), *(f'nl_plugins.{name}' for name in HEADS)}
+            names = {*registered(), *(f'nl_plugins.{name}' for name in FOR_MMSEG)}
             _check_types(self.model, names)
             cfg.model = ConfigDict(self.model)
         return cfg
