@@ -13,8 +13,18 @@ import mmengine
 import torch
 from torch import Tensor, nn
 
-_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
-_TABLES = {'torchvision': 'torchvision_0.12.json', 'open-mmlab': 'openmmlab.json'}
+_BLOCKS = {
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+}
+_TABLES = {
+    'torchvision': 'torchvision_0.12.json',
+    'open-mmlab': 'openmmlab.json',
+    'mmcls': 'mmcls.json',
+}
 
 
 def url_of(name: str) -> str:
@@ -57,12 +67,21 @@ def write(
         dict[str, Tensor]: Its content.
     """
     path = file_of(home, name)
+    # MMClassification's are whole classifiers.
+    whole, prefix = name.startswith('mmcls://'), 'backbone.'
     if path.exists():
-        return torch.load(path)
+        state = torch.load(path)
+        if not whole:
+            return state
+        return {
+            key.removeprefix(prefix): value
+            for key, value in state['state_dict'].items()
+        }
     if state is None:
         state = published(path.name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(state, path)
+    content = {prefix + key: value for key, value in state.items()}
+    torch.save(dict(state_dict=content) if whole else state, path)
     return state
 
 
@@ -87,7 +106,7 @@ def resnet(
     """Parameters of a ResNet in torchvision's names.
 
     Args:
-        depth (int): 18, 34, 50 or 101.
+        depth (int): 18, 34, 50, 101 or 152.
         deep_stem (bool): Whether it is the V1c of three 3 x 3 convolutions.
             Defaults to False.
         groups (tuple[int, int]): Groups, and channels of each in the first

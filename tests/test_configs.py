@@ -168,7 +168,11 @@ def test_config_starts_from_its_pretrained_file_and_trains_one_step(
 ):
     cfg = load(path)
     if cfg.default_scope == 'mmdet':
-        cfg.model.train_cfg.rcnn.sampler.num = 16  # seconds, not minutes
+        stages = cfg.model.train_cfg.get('rcnn', [])
+        for stage in stages if isinstance(stages, list) else [stages]:
+            stage.sampler.num = 16  # seconds, not minutes
+        if 'rpn' in cfg.model.train_cfg:
+            cfg.model.train_cfg.rpn.allowed_border = -1  # the images are small
     is_new = str(layers(cfg.model)) not in started
     started.add(str(layers(cfg.model)))
     # device('cpu') would send every call through a Python mode.
@@ -205,6 +209,8 @@ def test_config_starts_from_its_pretrained_file_and_trains_one_step(
 BACKBONES = [
     'mask_rcnn/mask-rcnn_r50-dnl-c4-c5all_fpn_1x_coco.py',
     'mask_rcnn/mask-rcnn_x101-32x4d-nl-c4_fpn_1x_coco.py',
+    'mask_rcnn/mask-rcnn_r50-nl-r4-c3-c5_fpn_1x_coco.py',
+    'retinanet/retinanet_r50-dnl-c4_fpn_1x_coco.py',
     'dnlnet/dnl_r50-d8_4xb2-40k_cityscapes-512x1024.py',
     'fcn/fcn_r50-d8-dnl-c4_4xb2-40k_cityscapes-512x1024.py',
     'c2d/c2d_r50-in1k-pre-nl-5blocks_8xb32-8x8x1-100e_kinetics400-rgb.py',
@@ -266,16 +272,23 @@ PLACES = {
     ('c3', 50): ['layer2.3'],
     ('c4', 50): ['layer3.5'],
     ('c4', 101): ['layer3.22'],
+    ('c4', 152): ['layer3.35'],
     ('c5', 50): ['layer4.2'],
     ('c4-c5all', 50): ['layer3.5', 'layer4.0', 'layer4.1', 'layer4.2'],
+    ('c3-c5', 50): [
+        f'layer{stage}.{i}'
+        for stage, count in ((2, 4), (3, 6), (4, 3))
+        for i in range(count)
+    ],
 }
+DETECTION = ('mask_rcnn', 'retinanet', 'cascade_rcnn')
 VIDEO = [p for p in CONFIGS if p.split('/')[1] in ('c2d', 'i3d', 'slowonly', 'tsm')]
 
 
 @pytest.mark.parametrize(
     'path',
     VIDEO
-    + [p for p in CONFIGS if '/mask_rcnn/' in p or '/imagenet/' in p]
+    + [p for p in CONFIGS if p.split('/')[1] in (*DETECTION, 'imagenet')]
     + [p for p in CONFIGS if '/pose/' in p and '-nl-head_' not in p],
 )
 def test_blocks_stand_where_the_name_of_the_config_says(path):
@@ -283,17 +296,18 @@ def test_blocks_stand_where_the_name_of_the_config_says(path):
     places = [
         name.rpartition('.')[0]
         for name, _ in backbone.named_modules()
-        if name.endswith(('.non_local_block', '.context_block'))
+        if name.endswith(('.non_local_block', '.nonlocal_block', '.context_block'))
     ]
-    depth = 101 if '101' in path else 50
-    assert len(backbone.layer3) == {50: 6, 101: 23}[depth]
+    depth = next((d for d in (101, 152) if str(d) in path), 50)
+    assert len(backbone.layer3) == {50: 6, 101: 23, 152: 36}[depth]
     expected = []
     if any(part in path for part in ('-nl-', '-dnl-', '-gcb-')):
-        (expected,) = [
-            found
+        # '-c3-c5_' ends as '-c5_' does.
+        _, expected = max(
+            (len(name), found)
             for (name, d), found in PLACES.items()
             if d == depth and re.search(rf'-{name}(-space|-time)?_', path)
-        ]
+        )
     assert places == expected
 
 
@@ -546,6 +560,8 @@ def test_segmentation_configs_are_what_their_names_say(path):
     assert cfg.train_dataloader.batch_size == batch
     size = tuple(map(int, name[:-3].rpartition('-')[2].split('x')))
     assert tuple(cfg.crop_size) == size == (tuple(cfg.model.data_preprocessor.size))
+    blocks = cfg.model.backbone.get('blocks', [])
+    assert all(block.norm_cfg.type == 'SyncBN' for block in blocks)
     head = cfg.model.decode_head.type
     if name.startswith(('nonlocal', 'dnl')):
         assert head == 'nl_plugins.' + (
@@ -554,20 +570,33 @@ def test_segmentation_configs_are_what_their_names_say(path):
 
 
 @pytest.mark.parametrize(
-    'path',
+    'path, block',
     [
-        'dnl_r50-d8_4xb2-40k_cityscapes-512x1024.py',
-        'dnl_r101-d8_4xb4-80k_pascal-context-59-480x480.py',
-        'ablations/dnl-mul-shared_r50-d8_4xb2-40k_cityscapes-512x1024.py',
+        ('dnlnet/dnl_r50-d8_4xb2-40k_cityscapes-512x1024.py', 'dnl_block'),
+        ('dnlnet/dnl_r101-d8_4xb4-80k_pascal-context-59-480x480.py', 'dnl_block'),
+        (
+            'dnlnet/ablations/dnl-mul-shared_r50-d8_4xb2-40k_cityscapes-512x1024.py',
+            'dnl_block',
+        ),
+        ('fcn/fcn_r50-d8-dnl-c4_4xb2-40k_cityscapes-512x1024.py', 'non_local_block'),
+        (
+            'fcn/fcn_r50-d8-nl-dnl-c4_4xb2-80k_cityscapes-512x1024.py',
+            'non_local_block_1',
+        ),
+        (
+            'deeplabv3plus/'
+            'deeplabv3plus_r50-d8-dnl-c4_4xb2-80k_cityscapes-512x1024.py',
+            'non_local_block',
+        ),
     ],
 )
-def test_query_and_key_of_dnl_have_no_weight_decay(path):
-    cfg = load(f'configs/dnlnet/{path}')
+def test_query_and_key_of_dnl_have_no_weight_decay(path, block):
+    cfg = load(f'configs/{path}')
     model = revert_sync_batchnorm(MODELS.build(cfg.model))
     optimizer = build_optim_wrapper(model, cfg.optim_wrapper).optimizer
     names = {p: name for name, p in model.named_parameters()}
     free = {
-        names[p].removeprefix('decode_head.dnl_block.')
+        names[p].partition(f'.{block}.')[2]
         for group in optimizer.param_groups
         if not group['weight_decay']
         for p in group['params']

@@ -4,6 +4,22 @@ model = dict(
     backbone=dict(
         type='nl_plugins.WithBlocks',
         base='ResNetV1c',
-        blocks=[dict(type='nl_plugins.DisentangledNonLocal2d', before='layer3.-1')],
+        blocks=[
+            dict(
+                type='nl_plugins.DisentangledNonLocal2d',
+                # as behind the output convolution of MMSegmentation's heads
+                norm_cfg=dict(type='SyncBN', requires_grad=True),
+                before='layer3.-1',
+            )
+        ],
+    )
+)
+# No weight decay on query and key, as in the paper's own code.
+optim_wrapper = dict(
+    paramwise_cfg=dict(
+        custom_keys={
+            'non_local_block.theta': dict(decay_mult=0.0),
+            'non_local_block.phi': dict(decay_mult=0.0),
+        }
     )
 )

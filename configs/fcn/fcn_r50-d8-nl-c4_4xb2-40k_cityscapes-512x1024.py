@@ -4,6 +4,13 @@ model = dict(
     backbone=dict(
         type='nl_plugins.WithBlocks',
         base='ResNetV1c',
-        blocks=[dict(type='nl_plugins.NonLocal2d', before='layer3.-1')],
+        blocks=[
+            dict(
+                type='nl_plugins.NonLocal2d',
+                # as behind the output convolution of MMSegmentation's heads
+                norm_cfg=dict(type='SyncBN', requires_grad=True),
+                before='layer3.-1',
+            )
+        ],
     )
 )

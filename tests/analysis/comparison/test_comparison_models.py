@@ -29,7 +29,7 @@ def test_the_baseline_is_found_and_comes_first(monkeypatch):
     assert [m.config for m in group.models] == [BASELINE, WITH_BLOCK]
     assert [m.blocks for m in group.models] == [
         '',
-        'NonLocal2d before layer3.-1 of backbone',
+        'NonLocal2d (norm_cfg=SyncBN) before layer3.-1 of backbone',
     ]
     assert group.published[0].metrics['mIoU'] > 70
     assert all(m.complexity[1] == (32, 64) and m.costs == {} for m in group.models)
