@@ -40,7 +40,13 @@ def describe_blocks(model: dict, path: str = '') -> Iterator[str]:
     if model.get('refine_type') == 'non_local':
         yield f"upstream's {kind}{inside}"
     for plugin in model.get('plugins') or []:
-        yield f'{_call(plugin["cfg"])} {plugin["position"]}{inside}'
+        stages = [
+            f'layer{number}'
+            for number, used in enumerate(plugin.get('stages') or (), 1)
+            if used
+        ]
+        place = ' of '.join(filter(None, [plugin['position'], ', '.join(stages)]))
+        yield f'{_call(plugin["cfg"])} {place}{inside}'
     for key, value in model.items():
         for part in _as_list(value):
             if isinstance(part, dict) and key not in ('blocks', 'plugins'):
@@ -75,7 +81,8 @@ def _type_name(cfg: dict) -> str:
 
 def _short(value: Any) -> str:
     if isinstance(value, dict):
-        value = _type_name(value)
+        parts = ', '.join(f'{key}: {_short(part)}' for key, part in value.items())
+        value = _type_name(value) or f'{{{parts}}}'
     if isinstance(value, (list, tuple)):
         value = ' + '.join(map(str, value))
     return str(value)

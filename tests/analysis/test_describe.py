@@ -23,7 +23,10 @@ def test_blocks_are_described():
             ],
             plugins=[
                 dict(
-                    cfg=dict(type='nl_plugins.NonLocal2d', reduction=4),
+                    cfg=dict(
+                        type='nl_plugins.NonLocal2d',
+                        projection_cfg=dict(value=dict(bias=False)),
+                    ),
                     stages=(False, True),
                     position='after_conv3',
                 )
@@ -48,7 +51,8 @@ def test_blocks_are_described():
         'NonLocal3d (mode=gaussian, norm_cfg=BN3d) after layer2.1, layer3.-1 '
         'of backbone',
         'ContextBlock (ratio=0.25) before layer4 of backbone',
-        'NonLocal2d (reduction=4) after_conv3 of backbone',
+        'NonLocal2d (projection_cfg={value: {bias: False}}) after_conv3 of layer2 '
+        'of backbone',
         'DNLHead (temperature=1.0, terms=pairwise + unary)',
         'NonLocal2d before convs.1 of roi_head.mask_head',
     ]

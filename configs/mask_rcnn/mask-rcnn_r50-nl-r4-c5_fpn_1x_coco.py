@@ -1,0 +1,9 @@
+_base_ = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
+custom_imports = dict(imports=['nl_plugins'], allow_failed_imports=False)
+model = dict(
+    backbone=dict(
+        type='nl_plugins.WithBlocks',
+        base='ResNet',
+        blocks=[dict(type='nl_plugins.NonLocal2d', reduction=4, before='layer4.-1')],
+    )
+)

@@ -1,0 +1,9 @@
+_base_ = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
+custom_imports = dict(imports=['nl_plugins'], allow_failed_imports=False)
+model = dict(
+    backbone=dict(
+        type='nl_plugins.WithBlocks',
+        base='ResNet',
+        blocks=[dict(type='nl_plugins.NonLocal2d', before='layer3.-1')],
+    )
+)
