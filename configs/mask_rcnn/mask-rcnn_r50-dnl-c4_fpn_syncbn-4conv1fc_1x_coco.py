@@ -8,6 +8,7 @@ model = dict(
                 type='nl_plugins.DisentangledNonLocal2d',
                 reduction=4,
                 gate='scalar',
+                projection_cfg=dict(value=dict(bias=False)),
                 before='layer3.-1',
             )
         ],
