@@ -65,10 +65,13 @@ def find_blocks(model):
     ]
 
 
-def assert_identities(model):
-    """Whether all blocks leave their input as it is."""
+def assert_identities(model, path=''):
+    """Whether all blocks leave their input as it is, if they should."""
     for name in find_blocks(model):
         block = model.get_submodule(name)
+        if not getattr(block, 'zeros_init', True):
+            assert re.search('dnl-official', path)
+            continue
         # ContextBlock is from mmcv
         size = (3,) * getattr(block, 'ndim', 2)
         shape = (1, block.in_channels, *size)
@@ -180,7 +183,7 @@ def test_config_starts_from_its_pretrained_file_and_trains_one_step(
         model = revert_sync_batchnorm(MODELS.build(cfg.model))
     blocks = find_blocks(model)
     named_by_file = any(
-        part in path for part in ('-nl-', '-dnl-', '-gcb-', 'dnl', 'nonlocal')
+        part in path for part in ('-nl-', '-snl-', '-gcb-', 'dnl', 'nonlocal')
     )
     assert bool(blocks) == named_by_file
     assert not blocks or 'nl_plugins' in cfg.custom_imports.imports
@@ -193,7 +196,7 @@ def test_config_starts_from_its_pretrained_file_and_trains_one_step(
     model.init_weights()
     if file:
         hub.assert_landed(model.backbone, file)
-    assert_identities(model)
+    assert_identities(model, path)
     model.train()
     loss, logs = train_one_step(cfg, model)
     loss.backward()
@@ -301,7 +304,7 @@ def test_blocks_stand_where_the_name_of_the_config_says(path):
     depth = next((d for d in (101, 152) if str(d) in path), 50)
     assert len(backbone.layer3) == {50: 6, 101: 23, 152: 36}[depth]
     expected = []
-    if any(part in path for part in ('-nl-', '-dnl-', '-gcb-')):
+    if any(part in path for part in ('-nl-', '-dnl-', '-snl-', '-gcb-')):
         # '-c3-c5_' ends as '-c5_' does.
         _, expected = max(
             (len(name), found)
@@ -584,8 +587,7 @@ def test_segmentation_configs_are_what_their_names_say(path):
             'non_local_block_1',
         ),
         (
-            'deeplabv3plus/'
-            'deeplabv3plus_r50-d8-dnl-c4_4xb2-80k_cityscapes-512x1024.py',
+            'deeplabv3plus/deeplabv3plus_r50-d8-dnl-c4_4xb2-80k_cityscapes-512x1024.py',
             'non_local_block',
         ),
     ],
@@ -608,6 +610,72 @@ def test_query_and_key_of_dnl_have_no_weight_decay(path, block):
     }
 
 
+#: What the segmentation code of the DNL paper has in its configs and scripts:
+#: samples of a GPU, rate, weight decay, whitening, divisor of the logits.
+OFFICIAL = {
+    'dnl-official_r101-d8_4xb2-60k_cityscapes-769x769': (2, 0.01, 5e-4, 'layer', 1),
+    'dnl-official-channel_r101-d8_4xb2-60k_cityscapes-769x769': (
+        *(2, 0.01, 5e-4, 'channel'),
+        0.05 * 16,
+    ),
+    'dnl-official_r101-d8_8xb2-150k_ade20k-520x520': (2, 0.02, 1e-4, 'layer', 1),
+    'dnl-official-channel_r101-d8_8xb2-150k_ade20k-520x520': (
+        *(2, 0.02, 1e-4, 'channel'),
+        0.1 * 16,
+    ),
+    'dnl-official_r101-d8_4xb4-30k_pascal-context-59-520x520': (
+        *(4, 0.001, 1e-4, 'layer'),
+        1,
+    ),
+    'dnl-official-channel_r101-d8_4xb4-30k_pascal-context-59-520x520': (
+        *(4, 0.01, 1e-4, 'channel'),
+        0.1 * 16,
+    ),
+}
+
+
+@pytest.mark.parametrize('name', OFFICIAL)
+def test_official_recipes_are_those_of_the_papers_code(name):
+    samples, rate, decay, whiten, divisor = OFFICIAL[name]
+    cfg = load(f'configs/dnlnet/{name}.py')
+    assert cfg.train_dataloader.batch_size == samples
+    (policy,) = cfg.param_scheduler
+    assert (policy.power, policy.eta_min, policy.end) == (
+        0.9,
+        0,
+        cfg.train_cfg.max_iters,
+    )
+    assert cfg.optim_wrapper.optimizer.momentum == 0.9
+    model = revert_sync_batchnorm(MODELS.build(cfg.model))
+    head, auxiliary = model.decode_head, model.auxiliary_head
+    block = head.dnl_block
+    assert (block.key_channels, block.value_channels) == (256, 512)
+    assert (block.whiten, 1 / block.logit_scale) == (whiten, pytest.approx(divisor))
+    assert {name for name, _ in block.named_parameters()} == {
+        *('theta.conv.weight', 'theta.conv.bias', 'phi.conv.weight', 'phi.conv.bias'),
+        *('g.conv.weight', 'conv_mask.weight', 'conv_mask.bias', 'gamma'),
+    }
+    optimizer = build_optim_wrapper(model, cfg.optim_wrapper).optimizer
+    names = {p: name for name, p in model.named_parameters()}
+    free = set()
+    for group in optimizer.param_groups:
+        assert group['lr'] == rate
+        assert group['weight_decay'] in (0, decay)
+        if not group['weight_decay']:
+            free |= {names[p].split('.')[-3] for p in group['params']}
+    assert free == ({'theta', 'phi'} if whiten == 'layer' else set())
+    loss = head.loss_decode
+    assert (loss.thresh, loss.min_kept, loss.loss_weight) == (0.7, 100000, 1)
+    assert auxiliary.channels == 512
+    assert (auxiliary.loss_decode.thresh, auxiliary.loss_decode.loss_weight) == (
+        None,
+        0.4,
+    )
+    for part in head, auxiliary:
+        assert part.align_corners
+        assert bool(part.loss_decode.class_weight) == ('cityscapes' in name)
+
+
 def test_ablations_change_what_their_names_say():
     heads = {}
     for path in CONFIGS:
@@ -622,5 +690,6 @@ def test_ablations_change_what_their_names_say():
         'dnl-mul-shared': (dict(coupling='mul', unary='shared'), 0.05),
         'dnl-pairwise': (dict(terms=('pairwise',)), 0.05),
         'dnl-temperature1': ({}, 1.0),
-        'dnl-unary': (dict(terms=('unary',)), 0.05),
+        'dnl-unary-separate': (dict(terms=('unary',)), 0.05),
+        'dnl-unary-shared': (dict(terms=('unary',), unary='shared'), 0.05),
     }

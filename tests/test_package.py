@@ -119,7 +119,7 @@ def test_a_tool_of_a_wheel_finds_the_configs_of_the_wheel(built, tmp_path):
     # the error comes when all of them are read
     (built / '.mim/configs/new.py').write_text(
         "_base_ = 'nl_plugins::dnlnet/ablations/"
-        "dnl-unary_r50-d8_4xb2-40k_cityscapes-512x1024.py'\n"
+        "dnl-unary-separate_r50-d8_4xb2-40k_cityscapes-512x1024.py'\n"
         "default_scope = 'no_toolbox'"
     )
     result = subprocess.run(

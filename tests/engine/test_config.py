@@ -19,7 +19,8 @@ def test_config_of_a_toolbox_by_its_name(monkeypatch):
 
 def test_own_config_by_its_name_as_argument_and_as_base(tmp_path):
     name = (
-        'nl_plugins::dnlnet/ablations/dnl-unary_r50-d8_4xb2-40k_cityscapes-512x1024.py'
+        'nl_plugins::dnlnet/ablations/'
+        'dnl-unary-separate_r50-d8_4xb2-40k_cityscapes-512x1024.py'
     )
     file = tmp_path / 'config.py'
     file.write_text(f'_base_ = {name!r}\nwork_dir = None')
