@@ -1,6 +1,0 @@
-_base_ = './dnl_r50-d8_4xb2-40k_cityscapes-512x1024.py'
-# The Cityscapes recipe of the paper's own code: it subtracts one mean over
-# positions and channels, and has neither scale nor temperature.
-model = dict(
-    decode_head=dict(use_scale=False, temperature=1.0, block=dict(whiten='layer'))
-)
