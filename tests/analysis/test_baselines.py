@@ -221,6 +221,14 @@ def test_a_head_is_compared_with_fcn_and_with_upstreams_own(config):
     assert one == other and len(one) > 30
 
 
+def test_the_official_recipes_of_dnl_have_their_own_fcn():
+    paths = list((ROOT / 'configs/dnlnet').glob('dnl-official*.py'))
+    assert len(paths) == 6
+    for path in paths:
+        (plain,) = fair_baselines(str(path))
+        assert Path(plain).name == 'fcn-ohem_' + path.name.partition('_')[2]
+
+
 def test_models_without_a_block_of_their_own_have_one_baseline(tmp_path):
     path = str(ROOT / 'configs/mask_rcnn/mask-rcnn_r50-nl-c4_fpn_1x_coco.py')
     assert fair_baselines(path) == [MASK_RCNN]
