@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..registry import MODELS
 from .base import NonLocalBlock
 from .checks import MODES, SOFTMAX_MODES, check_number
-from .layers import last_layer
+from .layers import zero_last_layer
 from .layout import Projections
 from .non_local import NonLocal1d, NonLocal2d, NonLocal3d, named_arguments
 from .pointwise import pointwise
@@ -119,7 +119,7 @@ class DisentangledBlock(NonLocalBlock):
         if hasattr(self, 'conv_mask'):
             normal_init(self.conv_mask, std=self.std)
         if self.gate and self.has_unary_term and self.zeros_init:
-            last_layer(self).zero()
+            zero_last_layer(self)
 
     def project(self, features: Tensor) -> Projections:
         """Query, key and value, the first two whitened, and the unary logits."""

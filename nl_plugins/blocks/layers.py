@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from mmcv.cnn import ConvModule
-from mmengine.model import normal_init
+from mmengine.model import constant_init, normal_init
 from torch import nn
 
 from .pointwise import Pointwise
@@ -64,24 +64,42 @@ def initialize_layers(block: Block) -> None:
         layer = getattr(block, name, None)
         if isinstance(layer, nn.Sequential):
             layer = layer[0]
-        if isinstance(layer, Pointwise):
-            layer.sample(block.std)
+        if isinstance(layer, ConvModule):
+            _sample(layer, block.std)
     if hasattr(block, 'concat_project'):
         block.concat_project.init_weights()
     if block.gate:
         nn.init.zeros_(block.gamma)
         if block.output_layer:
-            block.conv_out.sample(block.std)
+            _sample(block.conv_out, block.std)
     elif block.zeros_init:
-        last_layer(block).zero()
+        zero_last_layer(block)
     elif block.output_layer and block.conv_out.with_norm:
         normal_init(block.conv_out.norm, std=block.std)
     elif block.output_layer:
-        block.conv_out.sample(block.std)
+        _sample(block.conv_out, block.std)
 
 
-def last_layer(block: Block) -> Pointwise:
-    """The output layer, or that of the value where there is none."""
+def zero_last_layer(block: Block) -> None:
+    """Make the output layer zero, or the value where there is none.
+
+    Raises:
+        ValueError: If spectral norm would divide a weight of zero by its norm.
+    """
+    layer = block.g[0] if block.sub_sample is True else block.g
     if block.output_layer:
-        return block.conv_out
-    return block.g[0] if block.sub_sample is True else block.g
+        layer = block.conv_out
+    if layer.with_spectral_norm:
+        raise ValueError(
+            'spectral norm divides by the norm of the weight, so it does not '
+            'work for the layer that starts at zero: use the gate, or '
+            'zeros_init=False'
+        )
+    constant_init(layer.norm if layer.with_norm else layer.conv, 0)
+
+
+def _sample(layer: ConvModule, std: float) -> None:
+    """Sample the weight; the bias is 0, and a norm has its own initial values."""
+    normal_init(layer.conv, std=std)
+    if layer.with_norm:
+        constant_init(layer.norm, 1)

@@ -12,7 +12,6 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from mmcv.cnn import ConvModule
-from mmengine.model import constant_init, normal_init
 from torch import Tensor, nn
 
 from ..functional.backends import without_autocast
@@ -61,30 +60,6 @@ class Pointwise(ConvModule):
                     f'activation, but got {kwargs}'
                 )
             self.register_buffer('u', F.normalize(torch.randn(out), dim=0))
-
-    def sample(self, std: float) -> None:
-        """Sample the weight from a normal distribution.
-
-        The bias becomes 0, and a norm an identity for normalized features.
-        """
-        normal_init(self.conv, std=std)
-        if self.with_norm:
-            constant_init(self.norm, 1)
-
-    def zero(self) -> None:
-        """Make the output zero, by the norm if there is one.
-
-        Raises:
-            ValueError: If spectral norm would divide a weight of zero by its
-                norm.
-        """
-        if self.with_spectral_norm:
-            raise ValueError(
-                'spectral norm divides by the norm of the weight, so it does not '
-                'work for the layer that starts at zero: use the gate, or '
-                'zeros_init=False'
-            )
-        constant_init(self.norm if self.with_norm else self.conv, 0)
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Apply the convolution, its norm and its activation."""

@@ -145,6 +145,15 @@ COMBINATIONS = [
     ),
     ('NonLocal', dict(positional_encoding='sine', share_query_key=True)),
     ('NonLocal', dict(projection_cfg=dict(query=NORM, key=NORM), sub_sample='before')),
+    (
+        'NonLocal',
+        dict(
+            projection_cfg=dict(
+                query=dict(act_cfg=dict(type='LeakyReLU', negative_slope=0.2)),
+                key=dict(bias=False),
+            )
+        ),
+    ),
     ('NonLocal', dict(projection_cfg={name: dict(bias=False) for name in PROJECTIONS})),
     (
         'DisentangledNonLocal',
