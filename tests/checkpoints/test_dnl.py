@@ -127,7 +127,7 @@ class Backbone(nn.Module):
     def __init__(self, width, deep):
         super().__init__()
         layers, channels = {}, 3
-        sizes = (2 * width, 2 * width, 4 * width) if deep else (width,)
+        sizes = (width, width, 2 * width) if deep else (width,)
         for i, out in enumerate(sizes, start=1):
             stride = 2 if i == 1 else 1
             kernel, padding = (3, 1) if deep else (7, 3)
@@ -249,7 +249,7 @@ def test_segmentors_compute_what_the_release_does(name, deep, tmp_path):
     norm_cfg = dict(type='BN')
     cfg.backbone.update(depth=50, base_channels=width, norm_cfg=norm_cfg)
     cfg.backbone.update(
-        dict(stem_channels=4 * width)
+        dict(stem_channels=2 * width)
         if deep
         else dict(type='ResNet', stem_channels=width)
     )
