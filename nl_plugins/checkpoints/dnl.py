@@ -58,14 +58,15 @@ def _upgrade_detector(state_dict: dict[str, Tensor]) -> None:
                 state_dict[weight] = state_dict[weight].abs() + EPS
     for kind in 'weight', 'bias':
         classes = f'roi_head.bbox_head.fc_cls.{kind}'
-        boxes = f'roi_head.bbox_head.fc_reg.{kind}'
-        masks = f'roi_head.mask_head.conv_logits.{kind}'
+        if classes not in state_dict:
+            continue
         number = len(state_dict[classes])
         state_dict[classes] = state_dict[classes].roll(-1, 0)
-        if len(state_dict[boxes]) == 4 * number:
-            state_dict[boxes] = state_dict[boxes][4:]
-        if masks in state_dict and len(state_dict[masks]) == number:
-            state_dict[masks] = state_dict[masks][1:]
+        for name, size in (('bbox_head.fc_reg', 4), ('mask_head.conv_logits', 1)):
+            key = f'roi_head.{name}.{kind}'
+            # A layer that all classes share has no background.
+            if key in state_dict and len(state_dict[key]) == size * number:
+                state_dict[key] = state_dict[key][size:]
 
 
 SOURCES = (

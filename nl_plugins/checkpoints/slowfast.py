@@ -39,11 +39,10 @@ _TABLE = (
 def swap_pathways(state_dict: dict[str, Tensor]) -> None:
     """Put the fast pathway first in the classifier, as MMAction2 does."""
     weight = state_dict.get('cls_head.fc_cls.weight')
-    if weight is not None:
-        slow = len(state_dict['backbone.slow_path.layer4.0.conv3.bn.weight'])
-        state_dict['cls_head.fc_cls.weight'] = torch.cat(
-            [weight[:, slow:], weight[:, :slow]], dim=1
-        )
+    last = state_dict.get('backbone.slow_path.layer4.0.conv3.bn.weight')
+    if weight is not None and last is not None:
+        weight = torch.cat([weight[:, len(last) :], weight[:, : len(last)]], dim=1)
+        state_dict['cls_head.fc_cls.weight'] = weight
 
 
 SOURCES = (

@@ -252,7 +252,7 @@ def test_tool_converts_a_file(blobs, load_tool, tmp_path, monkeypatch, capsys):
     (tmp_path / 'config.py').write_text(
         "default_scope = 'mmaction'\n"
         "custom_imports = dict(imports=['nl_plugins'])\n"
-        f'model = {MODEL!r}\n'
+        f'model = {MODEL | dict(cls_head=MODEL["cls_head"] | dict(num_classes=7))!r}\n'
     )
     tool = load_tool('convert_checkpoint')
     monkeypatch.setattr(
@@ -263,6 +263,8 @@ def test_tool_converts_a_file(blobs, load_tool, tmp_path, monkeypatch, capsys):
             f'{tmp_path}/model.pkl',
             f'{tmp_path}/config.py',
             f'{tmp_path}/new/model.pth',
+            '--cfg-options',
+            'model.cls_head.num_classes=5',
         ],
     )
     tool.main()

@@ -15,6 +15,7 @@ from torch import nn
 
 from nl_plugins.checkpoints.convert import convert
 from nl_plugins.checkpoints.releases import read_release
+from nl_plugins.errors import CheckpointReadError
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 
@@ -488,6 +489,19 @@ def test_detectors_compute_what_the_release_does(name, norm, tmp_path):
         ]
     for y, z in zip(actual, expected, strict=True):
         assert y.shape == z.shape and relative_error(y, z) < 1e-5
+
+
+def test_two_blocks_at_one_place_are_refused_by_name(tmp_path):
+    keys = [
+        'bbox_head.fc_cls.weight',
+        'backbone.layer3.4.nl_gc_block.conv_value.weight',
+        'backbone.layer3.4.nonlocal_block.g.conv.weight',
+        'extra.weight',
+    ]
+    torch.save(dict.fromkeys(keys, torch.zeros(2)), tmp_path / 'model.pth')
+    message = r'DNL-Object-Detection, .* \(2\): .*nonlocal_block.*, extra.weight$'
+    with pytest.raises(CheckpointReadError, match=message):
+        read_release(f'{tmp_path}/model.pth')
 
 
 def test_detectors_compute_what_mmdetection_2_does(tmp_path):
