@@ -91,14 +91,14 @@ def convert(
                 source.get_submodule(old[:-1]), target.get_submodule(new[:-1])
             )
     expected = target.state_dict()
-    plain = {_WRAPPERS.sub('', key): key for key in expected}
+    plain = {_plain(key): key for key in expected}
     converted = {}
     for key, value in state_dict.items():
         prefix = next((p for p in prefixes if key.startswith(p)), None)
         if prefix:
             key = prefixes[prefix] + key.removeprefix(prefix)
         else:
-            key = plain.get(_WRAPPERS.sub('', key), key)
+            key = plain.get(_plain(key), key)
         converted[key] = value
     for prefix in prefixes.values():
         layer = f'{prefix}conv_out.'
@@ -128,6 +128,11 @@ def convert(
     return {
         key: value for key, value in target.state_dict().items() if key not in others
     }
+
+
+def _plain(key: str) -> str:
+    """A key without wrappers, and without the ReLU that another block is before."""
+    return re.sub(r'\.relu(?=\.)', '', _WRAPPERS.sub('', key))
 
 
 def _find_blocks(model: nn.Module) -> Iterator[tuple[str, str, str]]:

@@ -327,6 +327,22 @@ class PlainBlock(nn.Module):
         return x + self.conv_out.conv((value @ weights.mT).unflatten(2, x.shape[2:]))
 
 
+class ContextBlock(nn.Module):
+    def __init__(self, channels, inner):
+        super().__init__()
+        self.conv_mask = nn.Conv2d(channels, 1, 1)
+        self.channel_add_conv = nn.Sequential(
+            nn.Conv2d(channels, inner, 1),
+            nn.LayerNorm([inner, 1, 1]),
+            nn.ReLU(),
+            nn.Conv2d(inner, channels, 1),
+        )
+
+    def forward(self, x):
+        weights = self.conv_mask(x).flatten(2).softmax(2)
+        return x + self.channel_add_conv((x.flatten(2) @ weights.mT)[..., None])
+
+
 class Detector(nn.Module):
     """Mask R-CNN as 1.x names it, with 4 convolutions in the box head."""
 
@@ -401,10 +417,15 @@ def nl(channels):
     return 'nonlocal_block', PlainBlock(channels, channels // 4)
 
 
+def gcb(channels):
+    return 'context_block', ContextBlock(channels, channels // 4)
+
+
 #: Config, and the blocks after a stage's residual blocks.
 DETECTORS = {
     'r50': (None, {}),
     'r50-nl-c4': (nl, {3: (4,)}),
+    'r50-gcb-c4': (gcb, {3: (4,)}),
     'r50-dnl-c4': (dnl, {3: (4,)}),
     'r50-dnl-c4-c5all': (dnl, {3: (4,), 4: (0, 1, 2)}),
 }
