@@ -221,6 +221,22 @@ HEADS = {
         'nonlocal_net/nonlocal_r101-d8_4xb2-40k_cityscapes-512x1024.py',
         dict(block=dict(gate='scalar')),
     ),
+    'with an output layer': (
+        dict(whiten=(2,), temperature=0.05, unary=True, output=True),
+        'dnlnet/dnl_r101-d8_4xb2-40k_cityscapes-512x1024.py',
+        dict(
+            block=dict(
+                gate='scalar',
+                output_layer=True,
+                projection_cfg=dict(output=dict(bias=False)),
+            )
+        ),
+    ),
+    'without a bias': (
+        dict(whiten=(2,), temperature=0.05, unary=True),
+        'dnlnet/dnl_r101-d8_4xb2-40k_cityscapes-512x1024.py',
+        dict(block=dict(gate='scalar', projection_cfg=dict(value=dict(bias=False)))),
+    ),
     'NL_small': (
         dict(output=True),
         'nonlocal_net/nonlocal_r101-d8_4xb2-40k_cityscapes-512x1024.py',
