@@ -203,13 +203,13 @@ class Segmentor(nn.Module):
 HEADS = {
     'NLnowd_ln': (
         dict(whiten=(1, 2), scaled=False, unary=True),
-        'dnlnet/dnl-layer_r101-d8_4xb2-40k_cityscapes-512x1024.py',
-        dict(block=dict(whiten='layer', gate='scalar')),
+        'dnlnet/dnl-official_r101-d8_4xb2-60k_cityscapes-769x769.py',
+        dict(),
     ),
     'NLin': (
         dict(whiten=(2,), temperature=0.05, unary=True),
-        'dnlnet/dnl_r101-d8_4xb2-40k_cityscapes-512x1024.py',
-        dict(block=dict(gate='scalar')),
+        'dnlnet/dnl-official-channel_r101-d8_4xb2-60k_cityscapes-769x769.py',
+        dict(),
     ),
     'NLin_nogc': (
         dict(whiten=(2,), temperature=0.05),
