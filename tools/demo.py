@@ -194,7 +194,6 @@ def demonstrate(task: Task, seeds: list[int]) -> None:
         *('--work-dirs', str(results), '--shape', task.shape, '--repeats', '0'),
         *('--out', str(results)),
     )
-    command_line.report_written(results)
 
 
 def main() -> None:
