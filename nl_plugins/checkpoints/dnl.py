@@ -39,6 +39,8 @@ _DETECTION = (
     (r'^(bbox|mask)_head\.', r'roi_head.\1_head.'),
     # It runs before the ReLU that ends the residual block.
     (r'\.(?:nonlocal|nl_gc)_block\.', '.relu.non_local_block.'),
+    # Of the simplified block; _upgrade_detector renames its mask.
+    (r'\.context_block\.(?=conv_value\.)', '.relu.non_local_block.'),
     *_BLOCK,
 )
 
@@ -46,11 +48,19 @@ _DETECTION = (
 def _upgrade_detector(state_dict: dict[str, Tensor]) -> None:
     """Convert the norms to batch norms and the classes to MMDetection's order.
 
+    The simplified non-local block has the name of the global context block
+    there.
+
     An in-place activated batch norm, which has no counter, scales by the
     absolute value of its weight plus ``eps``. MMDetection 1.x has the
     background as the first class, with its own box and mask; since 2.0 it is
     the last one, without them.
     """
+    for key in list(state_dict):
+        host, found, name = key.partition('.context_block.conv_mask.')
+        block = f'{host}.relu.non_local_block'
+        if found and f'{block}.g.conv.weight' in state_dict:
+            state_dict[f'{block}.conv_mask.{name}'] = state_dict.pop(key)
     if not any(key.endswith('num_batches_tracked') for key in state_dict):
         for key in state_dict:
             if key.endswith('.running_mean'):

@@ -359,6 +359,17 @@ class ContextBlock(nn.Module):
         return x + self.channel_add_conv((x.flatten(2) @ weights.mT)[..., None])
 
 
+class SimplifiedBlock(nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        self.conv_value = nn.Conv2d(channels, channels, 1, bias=False)
+        self.conv_mask = nn.Conv2d(channels, 1, 1)
+
+    def forward(self, x):
+        weights = self.conv_mask(x).flatten(2).softmax(2)
+        return x + (self.conv_value(x).flatten(2) @ weights.mT)[..., None]
+
+
 class Detector(nn.Module):
     """Mask R-CNN as 1.x names it, with 4 convolutions in the box head."""
 
@@ -437,11 +448,16 @@ def gcb(channels):
     return 'context_block', ContextBlock(channels, channels // 4)
 
 
+def snl(channels):
+    return 'context_block', SimplifiedBlock(channels)
+
+
 #: Config, and the blocks after a stage's residual blocks.
 DETECTORS = {
     'r50': (None, {}),
     'r50-nl-c4': (nl, {3: (4,)}),
     'r50-gcb-c4': (gcb, {3: (4,)}),
+    'r50-snl-c4': (snl, {3: (4,)}),
     'r50-dnl-c4': (dnl, {3: (4,)}),
     'r50-dnl-c4-c5all': (dnl, {3: (4,), 4: (0, 1, 2)}),
 }
