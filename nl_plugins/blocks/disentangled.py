@@ -193,7 +193,7 @@ class DisentangledNonLocal2d(DisentangledBlock, NonLocal2d):
     block of the paper's detection code, where the gate scales the pairwise
     term alone. With ``terms=('unary',)`` and ``output_layer=False`` it is the
     simplified non-local block of `GCNet <https://arxiv.org/abs/1904.11492>`_,
-    eq. 3.
+    which moves the value's projection behind the sum in a second step.
 
     Args:
         in_channels (int): Channels ``C`` of the input.
@@ -220,8 +220,8 @@ class DisentangledNonLocal2d(DisentangledBlock, NonLocal2d):
         learn_temperature (bool): Learn the temperature, one for all heads,
             whose initial value is ``temperature``. The parameter is its
             logarithm, so it stays greater than 0. `Swin Transformer V2
-            <https://arxiv.org/abs/2111.09883>`_ has one, eq. 2. Defaults to
-            False.
+            <https://arxiv.org/abs/2111.09883>`_ has one for each head. Defaults
+            to False.
         args, kwargs: As in :class:`NonLocal2d`.
 
     Raises:
