@@ -1,12 +1,14 @@
 """Models of a config: its own, and others that its runs trained by options."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
+from mmengine.registry import MODELS as MMENGINE_MODELS
 
 from ...engine.config import load_config
-from ...registry import FOR_MMSEG, registered
+from ...registry import FOR_MMSEG, MODELS
 from .runs import Run, config_name, model_differences
 
 
@@ -38,14 +40,21 @@ class Variant:
         """Load the config, with the model of the runs.
 
         Raises:
-            ValueError: The runs name a type that is not registered. Their files
-                may come from anybody, and a type that is looked up by its path
-                could be any function.
+            ValueError: The runs name a type that neither the config has nor mmcv
+                or this package. Their files may come from anybody, and a type
+                may be any function, or download what it runs.
         """
         cfg = load_config(self.config)
         if self.model is not None:
-            names = {*registered(), *(f'nl_plugins.{name}' for name in FOR_MMSEG)}
-            _check_types(self.model, names)
+            known = {*_types(cfg.model), *MMENGINE_MODELS.module_dict}
+            own = (*MODELS.module_dict, *FOR_MMSEG)
+            known |= {f'nl_plugins.{name}' for name in own}
+            unknown = [name for name in _types(self.model) if name not in known]
+            if unknown:
+                raise ValueError(
+                    f'its runs have the type {unknown[0]!r}, which is none of the '
+                    'config, mmcv and nl_plugins'
+                )
             cfg.model = ConfigDict(self.model)
         return cfg
 
@@ -98,12 +107,10 @@ def find_variants(
     return variants
 
 
-def _check_types(node: Any, names: set[str]) -> None:
-    """Check that all types in the config of a model are registered."""
+def _types(node: Any) -> Iterator[str]:
+    """The types that the config of a model names."""
     if isinstance(node, dict):
-        for key in ('type', 'base'):
-            if isinstance(node.get(key), str) and node[key] not in names:
-                raise ValueError(f'{key}={node[key]!r} is not registered')
+        yield from (node[key] for key in ('type', 'base') if key in node)
     if isinstance(node, (dict, list, tuple)):
         for item in node.values() if isinstance(node, dict) else node:
-            _check_types(item, names)
+            yield from _types(item)
