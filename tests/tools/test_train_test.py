@@ -234,7 +234,7 @@ def test_tool_says_what_is_wrong_in_one_line(folder):
     )
     assert process.returncode == 1
     assert 'Traceback' not in process.stderr
-    assert "error: there is no checkpoint 'nil.pth'" in process.stderr
+    assert "error: load_from: there is no checkpoint 'nil.pth'" in process.stderr
     assert 'pkg_resources' not in process.stderr and not process.stdout
 
 
