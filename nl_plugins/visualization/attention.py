@@ -35,7 +35,6 @@ from .figures import (
 from .queries import AttentionMap, attention_from, default_points, seen_pixel
 from .records import (
     Record,
-    choose_block,
     find_blocks,
     original_image,
     record,
@@ -117,7 +116,7 @@ def plot_attention(
         OptionError: If there is no such block or pixel, or the block is not
             for such data.
     """
-    seen = record(model, data, choose_block(model, block)[1] if block else None)
+    seen = record(model, data, block)
     with whole_images(model), switched_off(seen.block):
         without = run(model, data)
     meta = visualizer.dataset_meta
@@ -176,7 +175,7 @@ def show_attention(
             mmcv.imwrite(image, f'{folder}/image.png')
             image = f'{folder}/image.png'
         data = sample_from_file(model.cfg, image)
-    seen = record(model, data, choose_block(model, block)[1] if block else None)
+    seen = record(model, data, block)
     return _plot_query(seen, point or default_points(seen)[0], scale)
 
 

@@ -3,6 +3,7 @@
 Sizes are those of a paper: 6.9 inches for two columns, text of 8 pt.
 """
 
+import base64
 import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -183,6 +184,20 @@ def to_pixels(figure: Figure) -> np.ndarray:
     buffer = io.BytesIO()
     figure.savefig(buffer, format='png', dpi=DPI)
     return np.array(Image.open(buffer).convert('RGB'))
+
+
+def to_url(pixels: np.ndarray, kind: str) -> str:
+    """Encode a picture as a part of a page.
+
+    Args:
+        pixels (np.ndarray): BGR ``(H, W, 3)``, or grey ``(H, W)``, uint8.
+        kind (str): ``'jpeg'`` or ``'png'``.
+
+    Returns:
+        str: A URL that holds the picture.
+    """
+    content = cv2.imencode(f'.{kind}', pixels)[1].tobytes()
+    return f'data:image/{kind};base64,{base64.b64encode(content).decode()}'
 
 
 def animate(pictures: Iterable[np.ndarray], path: Path) -> None:

@@ -1,12 +1,10 @@
 """A page that shows the attention of the pixel below the pointer."""
 
-import base64
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import cv2
 import jinja2
 import mmcv
 import numpy as np
@@ -21,7 +19,7 @@ from torch.nn import functional
 
 from ..errors import OptionError
 from .changes import describe_change, name_all_classes, scores_of_classes
-from .figures import COLOURS, OPACITY, UNIFORM, plot_scores, to_pixels
+from .figures import COLOURS, OPACITY, UNIFORM, plot_scores, to_pixels, to_url
 from .queries import grid_of
 from .records import (
     Record,
@@ -89,7 +87,7 @@ def write_page(
     )
     text = template.render(
         title=path.stem,
-        image=_uri('.jpg', np.hstack(seen[0].frames[frames])[..., ::-1]),
+        image=to_url(np.hstack(seen[0].frames[frames])[..., ::-1], 'jpeg'),
         blocks=blocks,
         maps={record.name: _maps(record, frames) for record in seen},
         colours=[to_hex(colour) for colour in colormaps[COLOURS](range(256))],
@@ -155,7 +153,7 @@ def _pack(
         queries=queries,
         keys=tuple(strips.shape[1:]),
         peaks=[float(f'{peak:.4g}') for peak in peaks.tolist()],
-        picture=_uri('.png', levels.round().byte().flatten(1).cpu().numpy()),
+        picture=to_url(levels.round().byte().flatten(1).cpu().numpy(), 'png'),
     )
 
 
@@ -166,7 +164,7 @@ def _pictures(
     if 'pred_score' in without:
         classes = visualizer.dataset_meta.get('classes')
         bars = to_pixels(plot_scores(*scores_of_classes(seen.result, without, classes)))
-        return {'scores': _uri('.png', bars[..., ::-1])}
+        return {'scores': to_url(bars[..., ::-1], 'png')}
     found = {}
     for title, result in {'with': seen.result, 'without': without}.items():
         with TemporaryDirectory() as folder:
@@ -178,12 +176,5 @@ def _pictures(
                 draw_gt=False,
                 out_file=file,
             )
-            found[f'{title} the block'] = _uri('.jpg', mmcv.imread(file))
+            found[f'{title} the block'] = to_url(mmcv.imread(file), 'jpeg')
     return found
-
-
-def _uri(suffix: str, pixels: np.ndarray) -> str:
-    """A picture, BGR or grey, as part of a page."""
-    kind = {'.jpg': 'jpeg', '.png': 'png'}[suffix]
-    content = cv2.imencode(suffix, pixels)[1].tobytes()
-    return f'data:image/{kind};base64,{base64.b64encode(content).decode()}'

@@ -83,9 +83,7 @@ def choose_block(
     return name, blocks[name]
 
 
-def record(
-    model: BaseModel, data: dict[str, Any], block: NonLocalBlock | None = None
-) -> Record:
+def record(model: BaseModel, data: dict[str, Any], block: str | None = None) -> Record:
     """Run a model and keep what a block gets.
 
     A segmentor that slides a window takes the whole image at once here. Of
@@ -95,24 +93,21 @@ def record(
         model (BaseModel): Detector, segmentor or recognizer in evaluation
             mode.
         data (dict[str, Any]): A sample as the dataset gives it.
-        block (NonLocalBlock, optional): A block of the model. Defaults to
+        block (str, optional): Name of a block of the model. Defaults to
             None, the last one that sees the whole image or clip.
 
     Returns:
         Record: What was seen.
 
     Raises:
-        OptionError: If the model has no block, or the block is none for
+        OptionError: If the model has no such block, or the block is none for
             images, or in a recognizer none for clips, did not run, or does not
             see the whole image.
     """
-    name, _ = choose_block(model)
-    names = {module: name for name, module in find_blocks(model).items()}
+    name, _ = choose_block(model, block)
     seen = record_all(model, data)
     usable = [name for name, found in seen.items() if isinstance(found, Record)]
-    if block is not None:
-        name = names[block]
-    elif usable:
+    if block is None and usable:
         name = usable[-1]
     found = seen[name]
     if isinstance(found, Record):

@@ -77,8 +77,8 @@ def test_a_pixel_of_the_image_is_found_in_the_box(image):
     cfg.test_dataloader.dataset.pipeline[1].padding = 1.5
     model = build_model(cfg).eval()
     sample = sample_from_file(cfg, image)
-    _, block = records.choose_block(model)
-    seen = records.record(model, sample, block)
+    name, _ = records.choose_block(model)
+    seen = records.record(model, sample, name)
     rows, columns = np.nonzero(seen.frames[0].max(axis=2) > 128)
     column, row = queries.seen_pixel(seen, (100, 20))
     assert column == pytest.approx(columns.mean(), abs=1)

@@ -77,8 +77,8 @@ def test_a_pixel_of_the_image_is_found_in_the_centre_crop(image):
         dict(type='CenterCrop', crop_size=56),
     ]
     model = build_model(cfg).eval()
-    _, block = records.choose_block(model)
-    seen = records.record(model, sample_from_file(cfg, image), block)
+    name, _ = records.choose_block(model)
+    seen = records.record(model, sample_from_file(cfg, image), name)
     assert seen.frames.shape == (1, 56, 56, 3)
     rows, columns = np.nonzero(seen.frames[0].max(axis=2) > 128)
     column, row = queries.seen_pixel(seen, (150, 40))

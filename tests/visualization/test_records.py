@@ -189,7 +189,7 @@ def test_upstreams_block_is_upgraded_and_looked_into(upstream, image):
     assert model.dataset_meta['classes'][0] == 'road'
     name, block = records.choose_block(model)
     assert name == 'decode_head.nl_block' and type(block) is NonLocal2d
-    seen = records.record(model, sample_from_file(model.cfg, image), block)
+    seen = records.record(model, sample_from_file(model.cfg, image), name)
     assert seen.features.shape == (1, 64, 8, 12)
     # as the model sees it, but RGB
     assert np.array_equal(seen.frames[0], np.array(Image.open(image)))
@@ -214,7 +214,7 @@ def test_a_block_that_does_not_run_is_named(upstream, image):
     with pytest.raises(
         OptionError, match='idle does not run .*; choose .* decode_head.nl_block$'
     ):
-        records.record(model, data, model.idle)
+        records.record(model, data, 'idle')
     # by default the last one that runs
     assert records.record(model, data).name == 'decode_head.nl_block'
 
@@ -237,7 +237,7 @@ def test_a_block_that_sees_regions_is_refused():
         inputs=torch.zeros(3, 8, 8, dtype=torch.uint8), data_samples=BaseDataElement()
     )
     with pytest.raises(OptionError, match='whole image, but 7 regions of it'):
-        records.record(model, data, model.block)
+        records.record(model, data, 'block')
 
 
 class Frames(torch.nn.Module):
@@ -256,7 +256,7 @@ def test_frames_of_the_first_crop_where_upstream_folds_them():
     model = Frames()
     inputs = torch.arange(80, dtype=torch.uint8)[:, None, None, None]
     data = dict(inputs=inputs.repeat(1, 3, 40, 40), data_samples=BaseDataElement())
-    seen = records.record(model, data, model.block)
+    seen = records.record(model, data, 'block')
     assert seen.features.shape == (1, 4, 8, 5, 5)
     assert [int(frame.max()) for frame in seen.frames] == list(range(8))
 

@@ -1,6 +1,5 @@
 """A comparison as one HTML page that needs nothing else."""
 
-import base64
 import io
 import platform
 import re
@@ -19,6 +18,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from ...toolboxes import installed_versions
+from ...visualization.figures import to_url
 from .models import Comparison, Group
 from .runs import Run
 from .tables import shared_metrics, tables
@@ -206,11 +206,7 @@ def _shrunk(path: Path) -> str:
     width = image.shape[1]
     if width > _WIDTH:
         image = mmcv.imrescale(image, _WIDTH / width)
-    return _data_url('jpeg', cv2.imencode('.jpg', image)[1].tobytes())
-
-
-def _data_url(kind: str, content: bytes) -> str:
-    return f'data:image/{kind};base64,{base64.b64encode(content).decode()}'
+    return to_url(image, 'jpeg')
 
 
 def _machine(device: str) -> str:
