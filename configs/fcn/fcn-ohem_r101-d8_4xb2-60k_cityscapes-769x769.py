@@ -1,11 +1,10 @@
 # The recipe of the DNL paper's segmentation code, without a block: the baseline.
 _base_ = [
-    'mmseg::_base_/models/fcn_r50-d8.py',
+    '../_base_/models/fcn-ohem_r101-d8.py',
     'mmseg::_base_/datasets/cityscapes.py',
     'mmseg::_base_/default_runtime.py',
     'mmseg::_base_/schedules/schedule_40k.py',
 ]
-custom_imports = dict(imports=['nl_plugins'], allow_failed_imports=False)
 crop_size = (769, 769)
 data_preprocessor = dict(size=crop_size)
 class_weight = [
@@ -33,35 +32,8 @@ class_weight = [
 ]
 model = dict(
     data_preprocessor=data_preprocessor,
-    pretrained='open-mmlab://resnet101_v1c',
-    backbone=dict(depth=101),
-    # without num_convs, which a DNLHead in its place does not take
-    decode_head=dict(
-        _delete_=True,
-        type='FCNHead',
-        in_channels=2048,
-        in_index=3,
-        channels=512,
-        dropout_ratio=0.1,
-        num_classes=19,
-        norm_cfg=dict(type='SyncBN', requires_grad=True),
-        align_corners=True,
-        loss_decode=dict(
-            type='nl_plugins.OHEMCrossEntropyLoss',
-            class_weight=class_weight,
-        ),
-    ),
-    auxiliary_head=dict(
-        align_corners=True,
-        channels=512,
-        loss_decode=dict(
-            _delete_=True,
-            type='nl_plugins.OHEMCrossEntropyLoss',
-            thresh=None,
-            class_weight=class_weight,
-            loss_weight=0.4,
-        ),
-    ),
+    decode_head=dict(num_classes=19, loss_decode=dict(class_weight=class_weight)),
+    auxiliary_head=dict(loss_decode=dict(class_weight=class_weight)),
     test_cfg=dict(mode='slide', crop_size=crop_size, stride=(513, 513)),
 )
 train_pipeline = [

@@ -1,43 +1,16 @@
 # The recipe of the DNL paper's segmentation code, without a block: the baseline.
 _base_ = [
-    'mmseg::_base_/models/fcn_r50-d8.py',
+    '../_base_/models/fcn-ohem_r101-d8.py',
     'mmseg::_base_/datasets/pascal_context_59.py',
     'mmseg::_base_/default_runtime.py',
     'mmseg::_base_/schedules/schedule_40k.py',
 ]
-custom_imports = dict(imports=['nl_plugins'], allow_failed_imports=False)
 crop_size = (520, 520)
 data_preprocessor = dict(size=crop_size)
 model = dict(
     data_preprocessor=data_preprocessor,
-    pretrained='open-mmlab://resnet101_v1c',
-    backbone=dict(depth=101),
-    # without num_convs, which a DNLHead in its place does not take
-    decode_head=dict(
-        _delete_=True,
-        type='FCNHead',
-        in_channels=2048,
-        in_index=3,
-        channels=512,
-        dropout_ratio=0.1,
-        num_classes=59,
-        norm_cfg=dict(type='SyncBN', requires_grad=True),
-        align_corners=True,
-        loss_decode=dict(
-            type='nl_plugins.OHEMCrossEntropyLoss',
-        ),
-    ),
-    auxiliary_head=dict(
-        align_corners=True,
-        channels=512,
-        num_classes=59,
-        loss_decode=dict(
-            _delete_=True,
-            type='nl_plugins.OHEMCrossEntropyLoss',
-            thresh=None,
-            loss_weight=0.4,
-        ),
-    ),
+    decode_head=dict(num_classes=59),
+    auxiliary_head=dict(num_classes=59),
     test_cfg=dict(mode='whole'),
 )
 train_pipeline = [
